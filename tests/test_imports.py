@@ -1,0 +1,90 @@
+"""Imports run one way: configs -> {envs, policies} -> vla, and light modules stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FORBIDDEN = {
+    "vla": {"envs", "policies", "configs", "tests"},
+    "envs": {"policies", "configs", "tests"},
+    "policies": {"envs", "configs", "tests"},
+    "configs": {"tests"},
+}
+LIGHT = ["vla.cli", "vla.contracts", "vla.registry", "vla.paths", "vla.recipe"]
+HEAVY = (
+    "torch",
+    "mujoco",
+    "lerobot",
+    "matplotlib",
+    "av",
+    "timm",
+    "transformers",
+    "diffusers",
+    "accelerate",
+    "gymnasium",
+)
+
+
+def imports(source: str) -> list[tuple[int, str]]:
+    """Line and top-level package of every import in a file, those inside functions too. Relative ones stay inside."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name.split(".")[0]) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.append((node.lineno, node.module.split(".")[0]))
+    return found
+
+
+def breaches(root: Path) -> list[str]:
+    found = []
+    for package, forbidden in FORBIDDEN.items():
+        for file in sorted((root / package).rglob("*.py")):
+            lines = imports(file.read_text(encoding="utf-8"))
+            found += [f"{file.relative_to(root)}:{line} imports {name}" for line, name in lines if name in forbidden]
+    return found
+
+
+def test_imports_run_one_way() -> None:
+    assert all(list((ROOT / package).glob("*.py")) for package in ("vla", "envs", "policies"))
+    assert breaches(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("vla/nn/deep.py", "def f():\n    from envs.tidy_desk import TidyDesk"),
+        ("vla/a.py", "import policies.flow as p"),
+        ("envs/a.py", "from policies import flow"),
+        ("policies/a.py", "import envs"),
+        ("policies/b.py", "import numpy, configs.tidy_desk_flow"),
+    ],
+)
+def test_a_breach_is_seen(tmp_path: Path, file: str, line: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(line)
+    assert len(breaches(tmp_path)) == 1
+
+
+def test_what_is_allowed_is_not_a_breach(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "a.py").write_text("from policies.flow import FlowConfig\nimport envs.items, vla.recipe")
+    assert breaches(tmp_path) == []
+
+
+def loaded_after(statements: str) -> list[str]:
+    """The heavy packages that are loaded once a fresh interpreter has run ``statements``."""
+    code = f"import sys\n{statements}\nprint(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    commands = [f"vla.commands.{file.stem}" for file in sorted((ROOT / "vla" / "commands").glob("[!_]*.py"))]
+    assert loaded_after("import " + ", ".join(LIGHT + commands)) == []
+    assert loaded_after("import gymnasium") == ["gymnasium"]

@@ -1,0 +1,7 @@
+"""``python -m vla`` is ``vla``."""
+
+import sys
+
+from vla.cli import main
+
+sys.exit(main())

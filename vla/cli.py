@@ -1,0 +1,166 @@
+"""The command line: ``vla record``, ``vla train``, ``vla eval``, ``vla doctor``.
+
+Each subcommand is a file in ``vla/commands``; only the one that is asked for is imported, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from vla import __version__
+
+COMMANDS: dict[str, str] = {
+    "record": "record demonstrations by an env's expert into a LeRobot dataset, or replay them",
+    "train": "train an agent from a recipe and a recorded dataset",
+    "eval": "measure an agent in a simulated env",
+    "doctor": "check this machine: Python, torch, rendering, video, the shipped agents",
+}
+
+EXAMPLES = """\
+examples:
+  vla eval --env tidy_desk                                         measure the agent that ships
+  vla eval --env tidy_desk --instruction "put the red pen in the tray"
+  vla record --env tidy_desk --episodes 500 --out data/tidy_desk   record demonstrations
+  vla train tidy_desk_flow                                         train an agent on them
+  vla doctor                                                       check this machine
+
+Every command has examples of its own: vla COMMAND --help
+"""
+
+USER_ERROR = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse's parser, with errors on one line and a guess at a misspelt option."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(USER_ERROR)
+
+    def refuse_unknown_options(self, words: Sequence[str]) -> None:
+        """Tell a misspelt option before argparse complains about what is missing because of it."""
+        for word in words:
+            if word == "--":
+                return
+            if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
+                self.refuse([word])
+
+    def refuse(self, extra: Sequence[str]) -> NoReturn:
+        """End with an error about the first argument that this parser does not know."""
+        word = next((word for word in extra if word.startswith("-")), extra[0])
+        if not word.startswith("-"):
+            self.error(f"did not expect '{word}'")
+        name = word.partition("=")[0]
+        self.error(f"there is no option '{name}'{_guess(name, list(self._option_string_actions))}")
+
+
+def _guess(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line, without the program's name; ``sys.argv`` where it is None.
+
+    Returns the exit code: 0 done, 2 the user can mend it (one line on stderr), 130 interrupted, 141 the reader of
+    the output went away; else what the command returned.
+    """
+    # Idle OpenMP threads that spin slow everything down wherever cores are shared. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        print("\nvla: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end; give it somewhere to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        print(f"vla: error: {line}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _one_line(error: Exception) -> str | None:
+    """What to tell the user in place of a traceback; None for an error that is the program's own."""
+    from vla.contracts import VlaError
+
+    if isinstance(error, VlaError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"no space left on the disk{where}; free some and run the same command again"
+        if error.errno in (errno.EACCES, errno.EROFS):
+            return f"not allowed to use this file or folder{where}: {error.strerror}"
+    return None
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv and argv[0] == "help":
+        argv = [*argv[1:2], "--help"]
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(_top_parser().format_help(), end="")
+        return 0
+    if name in ("-V", "--version"):
+        print(f"vla {__version__}")
+        return 0
+    if name.startswith("-"):
+        _top_parser().refuse([name])
+    if name not in COMMANDS:
+        _top_parser().error(f"there is no command '{name}'; known: {', '.join(COMMANDS)}{_guess(name, list(COMMANDS))}")
+    module = importlib.import_module(f"vla.commands.{name}")
+    parser = _Parser(
+        prog=f"vla {name}",
+        description=module.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    overrides = getattr(module, "ACCEPTS_OVERRIDES", False)
+    if not overrides:
+        parser.refuse_unknown_options(argv[1:])
+    args, extra = parser.parse_known_args(argv[1:])
+    if extra and not overrides:
+        parser.refuse(extra)
+
+    from vla.paths import check_packages
+
+    check_packages()
+    return int(module.run(args, extra) or 0)
+
+
+def _top_parser() -> _Parser:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    parser = _Parser(
+        prog="vla",
+        usage="vla COMMAND ...",
+        description=f"Cameras and a sentence in, arm motion out: record, train and measure.\n\ncommands:\n{commands}",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="store_true", help="print the version and stop")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The contracts that everything else leans on: what an observation, an action chunk and an env are.
+
+Units are metres, radians and seconds. The frame is the robot base: x forward, y left, z up.
+Images are uint8 arrays of shape (height, width, 3) in RGB order, named by camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+class VlaError(Exception):
+    """An error that a user can act on. The command line prints its message alone, without a traceback."""
+
+
+class SpecMismatchError(VlaError):
+    """Two parts that should fit do not: an agent and an env, a dataset and a recipe."""
+
+
+class BadObservationError(VlaError):
+    """An observation lacks a camera, has the wrong shape or type, or holds NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """A camera's name and its resolution in pixels."""
+
+    name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an env, a dataset, an agent and a robot must agree on before they may meet.
+
+    Attributes:
+        name: the env's name, e.g. ``tidy_desk``. Informative only: not compared.
+        cameras: the cameras, in order.
+        state: one name for each state dimension, with its unit, e.g. ``ee_x [m]``.
+        action: one name for each action dimension, with its unit.
+        dt: seconds between two actions.
+        episode_steps: the most actions an episode has. Informative only: not compared.
+        languages: ISO codes of the instruction languages that the env writes. Informative only.
+        relative: pairs (action index, state index): action dimensions that a policy may predict as an
+            offset from the present state. On disk and on the wire they stay absolute.
+    """
+
+    name: str
+    cameras: tuple[CameraSpec, ...]
+    state: tuple[str, ...]
+    action: tuple[str, ...]
+    dt: float
+    episode_steps: int
+    languages: tuple[str, ...] = ("en",)
+    relative: tuple[tuple[int, int], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain JSON types; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EnvSpec:
+        """Read what ``to_dict`` wrote. Raises SpecMismatchError where a field is missing or unknown."""
+        try:
+            return cls(
+                **{
+                    **data,
+                    "cameras": tuple(CameraSpec(**camera) for camera in data["cameras"]),
+                    "state": tuple(data["state"]),
+                    "action": tuple(data["action"]),
+                    "languages": tuple(data["languages"]),
+                    "relative": tuple((int(a), int(s)) for a, s in data["relative"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise SpecMismatchError(f"this is not an EnvSpec: {error}") from error
+
+    def require(self, other: EnvSpec, mine: str, theirs: str) -> None:
+        """Raise SpecMismatchError, with both sides printed, unless ``other`` fits this spec.
+
+        Args:
+            other: the spec to compare with.
+            mine: what this spec belongs to, e.g. ``agent tidy_desk``.
+            theirs: what the other belongs to, e.g. ``env tidy_desk``.
+        """
+        rows = []
+        for name in ("cameras", "state", "action", "dt", "relative"):
+            left, right = getattr(self, name), getattr(other, name)
+            same = abs(left - right) < 1e-9 if name == "dt" else left == right
+            if not same:
+                rows.append(f"  {name}:\n    {mine}: {_show(left)}\n    {theirs}: {_show(right)}")
+        if rows:
+            raise SpecMismatchError(f"{mine} and {theirs} do not fit:\n" + "\n".join(rows))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple) and value and isinstance(value[0], CameraSpec):
+        return ", ".join(f"{c.name} {c.height}x{c.width}" for c in value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@dataclass
+class Observation:
+    """What a policy sees at one moment.
+
+    Attributes:
+        images: camera name to a uint8 array (height, width, 3), RGB.
+        state: float32 (S,), SI units, in the order of ``EnvSpec.state``.
+        instruction: what the robot is asked to do, in any language.
+        time: seconds since the episode began.
+    """
+
+    images: dict[str, np.ndarray]
+    state: np.ndarray
+    instruction: str
+    time: float = 0.0
+
+    def check(self, spec: EnvSpec) -> None:
+        """Raise BadObservationError unless this observation is what ``spec`` promises."""
+        for camera in spec.cameras:
+            image = self.images.get(camera.name)
+            if image is None:
+                raise BadObservationError(
+                    f"no image from camera '{camera.name}'; present: {sorted(self.images) or 'none'}"
+                )
+            wanted = (camera.height, camera.width, 3)
+            if image.shape != wanted or image.dtype != np.uint8:
+                raise BadObservationError(
+                    f"camera '{camera.name}' must give uint8 {wanted}, and gave {image.dtype} {image.shape}"
+                )
+        if self.state.shape != (len(spec.state),):
+            raise BadObservationError(f"the state must have shape ({len(spec.state)},), and has {self.state.shape}")
+        bad = [name for name, value in zip(spec.state, self.state, strict=True) if not np.isfinite(value)]
+        if bad:
+            raise BadObservationError(f"the state holds NaN or infinity in {', '.join(bad)}")
+
+
+@dataclass
+class Chunk:
+    """A policy's answer: the actions for the next ``len(actions) * dt`` seconds.
+
+    Attributes:
+        actions: float32 (H, A), absolute, in SI units, in the order of ``EnvSpec.action``.
+        dt: seconds between two actions.
+        time: the time of the observation that this chunk answers, in seconds.
+    """
+
+    actions: np.ndarray
+    dt: float
+    time: float = 0.0
+
+
+@dataclass
+class StepResult:
+    """What happened while one action was played.
+
+    Attributes:
+        reward: the sum of ``info["reward_terms"]``.
+        terminated: the task is done (success).
+        truncated: the time ran out.
+        info: at least ``success`` (bool), ``progress`` (float, 0 to 1) and ``reward_terms`` (name to float).
+    """
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExpertStep:
+    """A scripted expert's answer at one step.
+
+    Attributes:
+        action: float32 (A,), absolute, as ``Env.step`` takes it.
+        sub_instruction: what the expert is doing now, e.g. ``put the red pen in the pen tray``.
+    """
+
+    action: np.ndarray
+    sub_instruction: str
+
+
+@runtime_checkable
+class Expert(Protocol):
+    """A scripted policy that may look at the simulator's state. One is made for each episode."""
+
+    def act(self) -> ExpertStep:
+        """The action for the env's present state."""
+        ...
+
+
+@runtime_checkable
+class Env(Protocol):
+    """A gymnasium env that keeps the project's contract. See CONTRIBUTING.md for how to add one.
+
+    ``step(action)`` is ``play(action)`` followed by ``observe()``; evaluation calls the two apart, so that
+    it renders only when the policy looks.
+    """
+
+    env_spec: EnvSpec
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
+        """Begin an episode. ``options`` may hold split, language, items, kind, category, instruction.
+
+        Returns the observation (camera names, ``state`` and ``instruction`` as keys) and an info with at least
+        ``instruction``, ``language``, ``kind`` and ``category``.
+        """
+        ...
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict]:
+        """Gymnasium's step."""
+        ...
+
+    def play(self, action: np.ndarray) -> StepResult:
+        """Carry out one action for ``dt`` seconds, without rendering."""
+        ...
+
+    def observe(self) -> Observation:
+        """Render and read the present observation. Arrays are fresh at each call."""
+        ...
+
+    def points(self) -> dict[str, np.ndarray]:
+        """Privileged labels for training: camera name to float32 (6,).
+
+        In order: u, v, visible of the item to move now, then u, v, visible of the place where it goes;
+        u and v run from -1 to 1, right and down; visible is 0 or 1.
+        """
+        ...
+
+    def expert(self) -> Expert:
+        """A fresh scripted expert for this episode."""
+        ...
+
+    def close(self) -> None:
+        """Free the renderer."""
+        ...
+
+
+def as_observation(raw: dict[str, Any], spec: EnvSpec, time: float = 0.0) -> Observation:
+    """Turn a gymnasium observation dict (camera names, ``state``, ``instruction``) into an Observation."""
+    images = {camera.name: raw[camera.name] for camera in spec.cameras if camera.name in raw}
+    return Observation(images, raw["state"], raw["instruction"], time)
+
+
+_STREAMS = {"record": 0, "validate": 1, "evaluate": 2}
+_STREAM_SIZE = 2**30
+
+
+def episode_seed(stream: str, seed: int, index: int) -> int:
+    """The seed of episode ``index`` in a run with ``seed``. Streams never meet, whatever the user passes.
+
+    Args:
+        stream: ``record`` (demonstrations), ``validate`` (closed loop during training) or ``evaluate``.
+        seed: the run's seed, any integer.
+        index: the episode's number in the run.
+    """
+    return _STREAMS[stream] * _STREAM_SIZE + (seed * 1_000_003 + index) % _STREAM_SIZE

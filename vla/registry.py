@@ -1,0 +1,148 @@
+"""The folders are the registry: ``--env tidy_desk`` is ``envs/tidy_desk.py``, and so on.
+
+| kind | folder | a file is listed if it has | outside the project |
+|---|---|---|---|
+| env | ``envs/`` | a line ``ENV = Class`` | ``package.module:Class`` |
+| policy | ``policies/`` | a line ``POLICY = Class`` (and ``CONFIG = ConfigClass``) | ``package.module:Class`` |
+| recipe | ``configs/`` | ``def recipe()`` | ``package.module:function`` |
+
+Files without that line hold shared code. Listing reads the text and imports nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla import paths
+from vla.contracts import Env, VlaError
+
+if TYPE_CHECKING:
+    from vla.recipe import Recipe
+
+KINDS = ("env", "policy", "recipe")
+_PACKAGE = {"env": "envs", "policy": "policies", "recipe": "configs"}
+_ATTRIBUTE = {"env": "ENV", "policy": "POLICY", "recipe": "recipe"}
+_MARK = {
+    "env": re.compile(r"^ENV\s*(:[^=\n]+)?=", re.MULTILINE),
+    "policy": re.compile(r"^POLICY\s*(:[^=\n]+)?=", re.MULTILINE),
+    "recipe": re.compile(r"^def recipe\(", re.MULTILINE),
+}
+
+
+class UnknownNameError(VlaError):
+    """No env, policy or recipe has this name. The message lists those there are and the nearest."""
+
+
+def names(kind: str) -> list[str]:
+    """The names of all envs, policies or recipes, sorted. ``kind`` is "env", "policy" or "recipe"."""
+    if kind == "recipe":
+        paths.ensure_configs()
+    files = sorted(_folder(kind).glob("[!_.]*.py"))
+    return [file.stem for file in files if _MARK[kind].search(file.read_text(encoding="utf-8"))]
+
+
+def load_env(name: str) -> type:
+    """The env class called ``name``, or ``package.module:Class``.
+
+    Raises UnknownNameError for a name that is not there, VlaError for a module that lacks what it should have.
+    """
+    return _load_class("env", name)
+
+
+def make_env(name: str, **kwargs: Any) -> Env:
+    """Make the env called ``name``; ``kwargs`` go to its constructor."""
+    return load_env(name)(**kwargs)
+
+
+def load_policy(name: str) -> type:
+    """The policy class called ``name``, or ``package.module:Class``; its module also holds ``CONFIG``.
+
+    Raises UnknownNameError for a name that is not there, VlaError for a module that lacks what it should have.
+    """
+    return _load_class("policy", name)
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe called ``name``, or what ``package.module:function`` returns.
+
+    Raises UnknownNameError for a name that is not there, VlaError where the function gives no Recipe.
+    """
+    from vla.recipe import Recipe
+
+    found = _load("recipe", name)
+    if not callable(found):
+        raise VlaError(f"{_where('recipe', name)} is not a function that returns a Recipe")
+    recipe = found()
+    if not isinstance(recipe, Recipe):
+        raise VlaError(f"{_where('recipe', name)} returned {type(recipe).__name__}, and should return a Recipe")
+    return recipe
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function called ``package.module:function``. Raises VlaError where there is none."""
+    found = _load_outside("function", name)
+    if not callable(found):
+        raise VlaError(f"'{name}' is not a function")
+    return found
+
+
+def _folder(kind: str) -> Path:
+    if kind not in KINDS:
+        raise ValueError(f"kind is one of {', '.join(KINDS)}, not '{kind}'")
+    return paths.configs_dir() if kind == "recipe" else paths.packages_dir() / _PACKAGE[kind]
+
+
+def _where(kind: str, name: str) -> str:
+    return name if ":" in name else f"{_PACKAGE[kind]}/{name}.py: {_ATTRIBUTE[kind]}"
+
+
+def _load_class(kind: str, name: str) -> type:
+    found = _load(kind, name)
+    if not isinstance(found, type):
+        raise VlaError(f"{_where(kind, name)} is not a class")
+    return found
+
+
+def _load(kind: str, name: str) -> Any:
+    if ":" in name:
+        return _load_outside(kind, name)
+    known = names(kind)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        guess = f"; did you mean '{near[0]}'?" if near else ""
+        raise UnknownNameError(f"there is no {kind} '{name}'; known: {', '.join(known) or 'none'}{guess}")
+    if kind != "recipe":
+        paths.check_packages()
+    return getattr(importlib.import_module(f"{_PACKAGE[kind]}.{name}"), _ATTRIBUTE[kind])
+
+
+def _load_outside(kind: str, name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not attribute.isidentifier():
+        raise VlaError(
+            f"'{name}' does not name an outside {kind}; write package.module:{_ATTRIBUTE.get(kind, kind).capitalize()}"
+        )
+    if kind == "recipe":
+        paths.ensure_configs()
+    # An installed `vla` does not look in the working folder; the user's own code is often there.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise
+        raise UnknownNameError(f"there is no module '{module_name}' for the {kind} '{name}'") from error
+    if not hasattr(module, attribute):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        near = difflib.get_close_matches(attribute, public, n=1)
+        guess = f"; did you mean '{near[0]}'?" if near else ""
+        raise UnknownNameError(f"the module '{module_name}' has no '{attribute}'{guess}")
+    return getattr(module, attribute)
