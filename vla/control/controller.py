@@ -1,0 +1,131 @@
+"""From end-effector targets, a few a second, to joint targets, 200 a second.
+
+The same controller runs inside the simulated envs and before a real arm. It is fed with absolute pose targets,
+interpolates between them in time, solves inverse kinematics on its own model of the arm, and clips to joint range,
+velocity, acceleration and workspace. It never waits: after a target's time is up, it stays there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from vla.contracts import VlaError
+from vla.control.limits import JointLimiter, Limits
+from vla.control.rotation import matrix_from_6d, matrix_from_vector, rotation_vector
+
+CONTROL_HZ = 200
+ARM_JOINTS = 7
+
+
+class Controller:
+    """Interpolation, inverse kinematics and limits for one arm described by an MJCF file.
+
+    The file names the joints ``joint1`` to ``joint7`` and the tool centre point's site ``grip``. The controller
+    integrates its own commanded joint positions, so noise in the measured ones cannot make it tremble.
+
+    Args:
+        arm_xml: the arm's MJCF file.
+        limits: what the arm may do.
+    """
+
+    def __init__(self, arm_xml: str | Path, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.dt = 1.0 / CONTROL_HZ
+        self._model = mujoco.MjModel.from_xml_path(str(arm_xml))
+        self._data = mujoco.MjData(self._model)
+        self._site = self._model.site("grip").id
+        joint_range = np.array([self._model.joint(f"joint{i + 1}").range for i in range(ARM_JOINTS)])
+        self._low, self._high = joint_range[:, 0], joint_range[:, 1]
+        self._limiter = JointLimiter(self.limits, self._low, self._high, self.dt)
+        self.home = self._model.key("home").qpos[:ARM_JOINTS].copy()
+        self._workspace_low = np.array(self.limits.workspace_low)
+        self._workspace_high = np.array(self.limits.workspace_high)
+        self._jacobian = np.zeros((6, self._model.nv))
+        self.reset(self.home, 1.0)
+
+    def reset(self, q: np.ndarray, gripper: float) -> None:
+        """Start at rest from joint positions ``q`` (rad, (7,)) and a gripper opening (0 closed, 1 open)."""
+        self.q = np.array(q, dtype=float)
+        self.velocity = np.zeros(ARM_JOINTS)
+        self.gripper = float(gripper)
+        self._forward()
+        self._start_position, self._start_rotation = self.position, self.rotation
+        self._move, self._turn = np.zeros(3), np.zeros(3)
+        self._gripper_target = self.gripper
+        self._ticks, self._total = 1, 1
+
+    def _forward(self) -> None:
+        self._data.qpos[:ARM_JOINTS] = self.q
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+
+    @property
+    def position(self) -> np.ndarray:
+        """The commanded tool centre point, metres, base frame, (3,)."""
+        return self._data.site_xpos[self._site].copy()
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """The commanded tool orientation, base frame, (3, 3)."""
+        return self._data.site_xmat[self._site].reshape(3, 3).copy()
+
+    def set_target(self, action: np.ndarray, duration: float = 0.1) -> None:
+        """Move to a pose within ``duration`` seconds, then stay there until the next target.
+
+        Args:
+            action: (10,): position (3, metres), 6-D rotation, gripper opening (0 closed, 1 open); absolute, base
+                frame. The position is clipped to the workspace, the opening to 0..1.
+            duration: seconds.
+
+        Raises:
+            VlaError: the action has another shape, or holds NaN or infinity. The former target stays.
+        """
+        action = np.asarray(action, dtype=float)
+        if action.shape != (10,) or not np.isfinite(action).all():
+            raise VlaError(f"an action must be 10 finite numbers, and was {action.tolist()}; the arm holds still")
+        target = np.minimum(np.maximum(action[:3], self._workspace_low), self._workspace_high)
+        self._start_position, self._start_rotation = self._reference()
+        self._move = target - self._start_position
+        self._turn = rotation_vector(matrix_from_6d(action[3:9]) @ self._start_rotation.T)
+        self._gripper_target = float(min(1.0, max(0.0, action[9])))
+        self._ticks, self._total = 0, max(1, round(duration / self.dt))
+
+    def _reference(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the interpolated target is now. Starting there keeps the path continuous while the arm lags."""
+        share = self._ticks / self._total
+        return self._start_position + share * self._move, matrix_from_vector(share * self._turn) @ self._start_rotation
+
+    def tick(self) -> tuple[np.ndarray, float]:
+        """One control period. Returns joint position targets (7,), rad, and the gripper opening, 0 to 1."""
+        self._ticks = min(self._ticks + 1, self._total)
+        position, rotation = self._reference()
+        error = np.concatenate((position - self.position, rotation_vector(rotation @ self.rotation.T)))
+        mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
+        wanted = self._solve(self._jacobian[:, :ARM_JOINTS], error)
+        self.velocity = self._limiter.clip(self.q, self.velocity, wanted)
+        self.q = np.minimum(np.maximum(self.q + self.velocity * self.dt, self._low), self._high)
+        step = self.limits.gripper_speed * self.dt
+        self.gripper += min(step, max(-step, self._gripper_target - self.gripper))
+        self._forward()
+        return self.q.copy(), self.gripper
+
+    def _solve(self, jacobian: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Joint velocities, rad/s, for a pose error (6,): damped least squares, posture in the null space.
+
+        Buss, "Introduction to Inverse Kinematics with Jacobian Transpose, Pseudoinverse and Damped Least Squares
+        methods", 2004, eq. 11.
+        """
+        gain, damping, posture_gain = 0.25 / self.dt, 1e-5, 0.5
+        posture = posture_gain * (self.home - self.q)
+        gram = jacobian @ jacobian.T
+        gram[np.diag_indices(6)] += damping
+        inverse = jacobian.T @ np.linalg.inv(gram)
+        step = inverse @ error
+        # No joint goes faster than it can still brake before the reference: v^2 = 2 a s. Without this the tool
+        # overshoots a target that stops, and the table is below it.
+        brake = np.sqrt(2.0 * self._limiter.max_acceleration * np.abs(step))
+        share = np.min(brake / np.maximum(gain * np.abs(step), 1e-9), initial=1.0)
+        return posture - inverse @ (jacobian @ posture) + share * gain * step
