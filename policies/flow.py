@@ -1,0 +1,144 @@
+"""Flow matching over action chunks, the default head.
+
+Lineage: pi0 (Black et al., 2024), SmolVLA (2025), ProgVLA. The observation is encoded once into a few context
+tokens; the head is a small transformer that turns noise into a chunk in a few steps. In training several times and
+noises are drawn for each encoded observation, since the head is cheap next to the eyes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vla.contracts import EnvSpec
+from vla.nn.flow import integrate, interpolate, sample_times
+from vla.nn.transformer import ModulatedBlock, time_embedding
+from vla.nn.trunk import Trunk, TrunkConfig
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Size and habits of the flow policy.
+
+    Attributes:
+        chunk: actions predicted at once.
+        execute: how many of them are played before the policy looks again.
+        trunk: the trunk's sizes.
+        dim, depth, heads: of the head's transformer; ``dim`` is the context's width too.
+        actions_per_token: consecutive actions that share one token; must divide ``chunk``.
+        draws: flow times and noises drawn for each observation in training.
+        time_alpha, time_beta: the Beta distribution of the flow time.
+        sample_steps: midpoint steps from noise to chunk (two network calls each).
+        pointing_weight: weight of the loss that teaches the first two slots where to look.
+    """
+
+    chunk: int = 16
+    execute: int = 8
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    dim: int = 192
+    depth: int = 4
+    heads: int = 4
+    actions_per_token: int = 2
+    draws: int = 2
+    time_alpha: float = 2.0
+    time_beta: float = 2.0
+    sample_steps: int = 4
+    pointing_weight: float = 0.2
+
+
+class FlowHead(nn.Module):
+    """The velocity field: noisy chunk (B, chunk, A), time (B,), context (C, M, D) → velocity (B, chunk, A).
+
+    B is a multiple of C; consecutive rows share a context.
+    """
+
+    def __init__(self, config: FlowConfig, action_dim: int) -> None:
+        super().__init__()
+        if config.chunk % config.actions_per_token:
+            raise ValueError(f"actions_per_token {config.actions_per_token} does not divide chunk {config.chunk}")
+        tokens, width = config.chunk // config.actions_per_token, config.actions_per_token * action_dim
+        self.embed = nn.Linear(width, config.dim)
+        self.position = nn.Parameter(0.02 * torch.randn(tokens, config.dim))
+        self.time = nn.Sequential(nn.Linear(config.dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim))
+        self.blocks = nn.ModuleList(ModulatedBlock(config.dim, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim)
+        self.out = nn.Linear(config.dim, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.dim = config.dim
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """See the class."""
+        tokens = self.embed(x.reshape(len(x), len(self.position), -1)) + self.position
+        condition = self.time(time_embedding(t, self.dim)) + context.mean(dim=1).repeat_interleave(
+            len(x) // len(context), 0
+        )
+        for block in self.blocks:
+            tokens = block(tokens, condition, context)
+        return self.out(self.norm(tokens)).reshape(x.shape)
+
+
+class FlowPolicy(nn.Module):
+    """Trunk and flow head. Sees normalised tensors only; owns no queue.
+
+    Args:
+        config: sizes.
+        spec: the env that it acts in.
+    """
+
+    def __init__(self, config: FlowConfig, spec: EnvSpec) -> None:
+        super().__init__()
+        self.config, self.action_dim = config, len(spec.action)
+        self.trunk = Trunk(config.trunk, config.dim, spec)
+        self.head = FlowHead(config, self.action_dim)
+
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
+        """The training loss of a normalised batch, and its parts by name.
+
+        Args:
+            batch: as ``Normaliser.encode`` gives it, with ``actions`` (B, chunk, A), ``valid`` (B, chunk) and,
+                where known, ``points.{camera}``. Not changed. Random draws come from torch's global generator.
+        """
+        context, pointing = self.trunk(batch)
+        draws = self.config.draws
+        actions = batch["actions"].repeat_interleave(draws, dim=0)
+        valid = batch["valid"].repeat_interleave(draws, dim=0).to(actions)
+        noise = torch.randn_like(actions)
+        t = sample_times(len(actions), self.config.time_alpha, self.config.time_beta, actions.device)
+        x, velocity = interpolate(noise, actions, t)
+        error = (self.head(x, t, context) - velocity).square().mean(dim=-1)
+        flow = (error * valid).sum() / valid.sum().clamp(min=1.0)
+        parts = {"flow": float(flow.detach())}
+        points = self.trunk.pointing_loss(pointing, batch)
+        if points is None or self.config.pointing_weight == 0.0:
+            return flow, parts
+        parts["pointing"] = float(points.detach())
+        return flow + self.config.pointing_weight * points, parts
+
+    @torch.no_grad()
+    def sample(self, batch: dict, noise: Tensor | None = None) -> Tensor:
+        """Normalised chunks (B, chunk, A) for a normalised batch of observations.
+
+        Args:
+            batch: ``images.{camera}``, ``state`` and ``instruction``.
+            noise: where the flow starts, (B, chunk, A); fresh standard normal numbers if not given.
+        """
+        context, _ = self.trunk(batch)
+        if noise is None:
+            noise = torch.randn(len(context), self.config.chunk, self.action_dim, device=context.device)
+        return integrate(lambda x, t: self.head(x, t, context), noise, self.config.sample_steps)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """Matrices and kernels decay; biases, norms, embeddings and tokens do not."""
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
+        for name, parameter in self.named_parameters():
+            embedding = "grams" in name or "position" in name or "slots" in name
+            (free if parameter.dim() < 2 or embedding else decayed).append(parameter)
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+POLICY = FlowPolicy
+CONFIG = FlowConfig

@@ -1,0 +1,90 @@
+"""Scaling happens in one place, and undoes itself."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from vla.contracts import CameraSpec, EnvSpec, SpecMismatchError, VlaError, episode_seed
+from vla.normalise import FLOOR, Normaliser
+
+SPEC = EnvSpec("s", (CameraSpec("eye", 8, 8),), ("x", "y"), ("x", "y", "grip"), 0.1, 10, relative=((0, 0), (1, 1)))
+
+
+def data(n: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    state = rng.normal(3.0, 2.0, (n, 2)).astype(np.float32)
+    offsets = rng.normal(0.0, 0.1, (n, 4, 2)) * np.arange(1, 5)[None, :, None]
+    actions = np.concatenate((state[:, None] + offsets, np.full((n, 4, 1), 0.25)), axis=-1).astype(np.float32)
+    return state, actions
+
+
+def test_encoded_data_has_unit_scale_at_each_step_and_decodes_to_itself() -> None:
+    state, actions = data()
+    n = Normaliser.fit(state, actions, SPEC)
+    batch = {"state": torch.from_numpy(state), "actions": torch.from_numpy(actions)}
+    encoded = n.encode(batch)
+    assert torch.allclose(encoded["state"].std(0), torch.ones(2), atol=0.01)
+    assert torch.allclose(encoded["actions"][..., :2].std(0), torch.ones(4, 2), atol=0.02)
+    assert torch.allclose(n.decode(encoded["actions"], batch["state"]), batch["actions"], atol=1e-5)
+
+
+def test_a_constant_dimension_is_scaled_by_the_floor() -> None:
+    n = Normaliser.fit(*data(), SPEC)
+    assert torch.allclose(n.action_std[:, 2], torch.full((4,), FLOOR))
+
+
+def test_images_become_floats_here_and_nowhere_else() -> None:
+    n = Normaliser.fit(*data(), SPEC)
+    image = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 2, 1).expand(1, 8, 2, 3)
+    out = n.encode({"images.eye": image, "state": torch.zeros(1, 2)})["images.eye"]
+    assert out.shape == (1, 3, 8, 2) and out.min() == -1 and out.max() == 1
+
+
+def test_a_missing_statistic_is_named() -> None:
+    tensors = Normaliser.fit(*data(), SPEC).tensors()
+    del tensors["action_std"]
+    with pytest.raises(VlaError, match=r"action_std.*present.*state_mean"):
+        Normaliser.from_tensors(tensors, SPEC)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda s, a: (s[:0], a[:0]), lambda s, a: (s * np.nan, a), lambda s, a: (s[:, :1], a)]
+)
+def test_bad_data_is_refused(spoil) -> None:
+    with pytest.raises(VlaError, match="cannot fit statistics"):
+        Normaliser.fit(*spoil(*data()), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cameras", (CameraSpec("nose", 8, 8),)),
+        ("cameras", (CameraSpec("eye", 16, 16),)),
+        ("dt", 0.05),
+        ("action", ("x", "y", "suction")),
+        ("state", ("x",)),
+    ],
+)
+def test_a_mismatch_prints_both_sides(field: str, value) -> None:
+    other = dataclasses.replace(SPEC, **{field: value})
+    with pytest.raises(SpecMismatchError) as caught:
+        SPEC.require(other, "agent a", "env b")
+    message = str(caught.value)
+    assert field in message and "agent a" in message and "env b" in message
+    SPEC.require(dataclasses.replace(SPEC, name="else", episode_steps=3), "a", "b")
+
+
+def test_spec_survives_json() -> None:
+    assert EnvSpec.from_dict(SPEC.to_dict()) == SPEC
+
+
+def test_seed_streams_never_meet() -> None:
+    seeds = {
+        s: {episode_seed(s, seed, i) for seed in (0, 1, -5, 10**12) for i in range(300)}
+        for s in ("record", "validate", "evaluate")
+    }
+    assert not seeds["record"] & seeds["evaluate"] and not seeds["record"] & seeds["validate"]
+    assert not seeds["validate"] & seeds["evaluate"]
+    assert all(0 <= value < 2**32 for values in seeds.values() for value in values)

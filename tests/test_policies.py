@@ -1,0 +1,212 @@
+"""One battery over every policy of ``policies/``."""
+
+import copy
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from vla import agent as agents
+from vla import registry
+from vla.contracts import BadObservationError, CameraSpec, EnvSpec, Observation, VlaError
+from vla.normalise import Normaliser
+
+SPEC = EnvSpec(
+    "tiny",
+    (CameraSpec("scene", 64, 64), CameraSpec("wrist", 32, 32)),
+    ("x [m]", "y [m]", "gripper"),
+    ("x [m]", "y [m]", "gripper"),
+    dt=0.1,
+    episode_steps=20,
+    relative=((0, 0), (1, 1)),
+)
+
+
+def tiny_config(name: str):
+    module = sys.modules[registry.load_policy(name).__module__]
+    config = module.CONFIG()
+    trunk = dataclasses.replace(config.trunk, vision="test_resnet", pixels=(64, 32), map_dim=16)
+    return dataclasses.replace(config, trunk=trunk, dim=32, depth=2)
+
+
+def raw_batch(n: int = 4, chunk: int = 16) -> dict:
+    generator = torch.Generator().manual_seed(1)
+    batch = {
+        f"images.{c.name}": torch.randint(0, 256, (n, c.height, c.width, 3), dtype=torch.uint8, generator=generator)
+        for c in SPEC.cameras
+    }
+    batch["state"] = torch.rand(n, 3, generator=generator)
+    batch["actions"] = torch.rand(n, chunk, 3, generator=generator)
+    batch["valid"] = torch.ones(n, chunk, dtype=torch.bool)
+    batch["instruction"] = ["tidy the desk", "请整理桌面", "put the red pen in the tray", "把纸团扔进垃圾桶"][:n]
+    for camera in SPEC.cameras:
+        batch[f"points.{camera.name}"] = torch.rand(n, 6, generator=generator)
+    return batch
+
+
+def normaliser(batch: dict) -> Normaliser:
+    return Normaliser.fit(batch["state"].numpy(), batch["actions"].numpy(), SPEC)
+
+
+@pytest.fixture(params=registry.names("policy"))
+def policy(request: pytest.FixtureRequest):
+    torch.manual_seed(0)
+    made = agents.build_policy(request.param, tiny_config(request.param), SPEC)
+    made.registry_name = request.param
+    return made
+
+
+def test_loss_falls_on_a_tiny_batch(policy) -> None:
+    batch = raw_batch()
+    encoded = normaliser(batch).encode(batch)
+    optimiser = torch.optim.AdamW(policy.parameter_groups(0.0), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        loss, _ = policy.loss(encoded)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_every_parameter_gets_a_gradient(policy) -> None:
+    batch = raw_batch()
+    encoded = normaliser(batch).encode(batch)
+    # Gates and outputs start at zero and hide what is behind them until they have moved.
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    policy.loss(encoded)[0].backward()
+    idle = [name for name, p in policy.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not idle
+
+
+def test_groups_hold_each_parameter_once(policy) -> None:
+    grouped = [id(p) for group in policy.parameter_groups(0.1) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in policy.parameters())
+
+
+def test_inputs_are_not_mutated(policy) -> None:
+    batch = raw_batch()
+    before = copy.deepcopy(batch)
+    encoder = normaliser(batch)
+    encoded = encoder.encode(batch)
+    kept = copy.deepcopy(encoded)
+    policy.loss(encoded)
+    policy.eval().sample(encoded)
+    for key, value in before.items():
+        assert torch.equal(value, batch[key]) if torch.is_tensor(value) else value == batch[key], key
+    for key, value in kept.items():
+        assert torch.equal(value, encoded[key]) if torch.is_tensor(value) else value == encoded[key], key
+
+
+def test_samples_depend_on_the_image_the_sentence_and_the_state(policy) -> None:
+    batch = raw_batch()
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    encoded = normaliser(batch).encode(batch)
+    noise = torch.zeros(4, policy.config.chunk, 3)
+    policy.eval()
+    answer = policy.sample(encoded, noise)
+    assert answer.shape == (4, policy.config.chunk, 3)
+    assert torch.equal(answer, policy.sample(encoded, noise))
+    for key, other in (
+        ("images.scene", -encoded["images.scene"]),
+        ("images.wrist", -encoded["images.wrist"]),
+        ("state", encoded["state"] + 1),
+        ("instruction", encoded["instruction"][::-1]),
+    ):
+        assert (policy.sample({**encoded, key: other}, noise) - answer).abs().max() > 1e-5, key
+
+
+def test_sentence_cache_gives_what_encoding_anew_gives(policy) -> None:
+    sentences = ["tidy the desk", "把纸团扔进垃圾桶"]
+    language = policy.eval().trunk.language
+    with torch.no_grad():
+        one = [language([s])[0][0] for s in sentences]
+        both, mask = language(sentences)
+    for row, kept, alone in zip(both, mask, one, strict=True):
+        assert torch.allclose(row[kept], alone, atol=1e-6)
+
+
+def observation(seed: int = 0) -> Observation:
+    rng = np.random.default_rng(seed)
+    images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in SPEC.cameras}
+    return Observation(images, rng.random(3).astype(np.float32), "tidy the desk", 0.5)
+
+
+def sealed(policy, folder) -> agents.Agent:
+    with torch.no_grad():  # outputs start at zero, where every policy would give the same chunk
+        for p in policy.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    made = agents.Agent(policy, normaliser(raw_batch()), SPEC, policy.registry_name, {"recipe": "none"})
+    made.save(folder / "agent", golden=observation())
+    return made
+
+
+def test_save_and_load_give_the_same_chunk_and_golden_trace(policy, tmp_path) -> None:
+    made = sealed(policy, tmp_path)
+    loaded = agents.load(tmp_path / "agent")
+    before, after = made.act(observation(3), 7), loaded.act(observation(3), 7)
+    assert np.array_equal(before.actions, after.actions)
+    assert after.time == 0.5 and after.dt == SPEC.dt
+    assert loaded.replay_golden_trace() <= agents.GOLDEN_TOLERANCE
+    assert loaded.provenance == {"recipe": "none"}
+    next(loaded.policy.parameters()).data.add_(0.5)
+    loaded.policy.train().eval()
+    assert loaded.replay_golden_trace() > agents.GOLDEN_TOLERANCE
+
+
+def test_batched_and_single_answers_agree(policy, tmp_path) -> None:
+    made = sealed(policy, tmp_path)
+    together = made.act_batch([observation(1), observation(2)], [5, 6])
+    assert np.allclose(together[1].actions, made.act(observation(2), 6).actions, atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "format", "config", "absent"])
+def test_a_damaged_bundle_is_refused(policy, tmp_path, damage: str) -> None:
+    sealed(policy, tmp_path)
+    weights, about = tmp_path / "agent" / "model.safetensors", tmp_path / "agent" / "agent.json"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "flip":
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(bytes(data))
+    elif damage == "format":
+        about.write_text(about.read_text().replace('"format_version": 1', '"format_version": 99'))
+    elif damage == "config":
+        about.write_text(about.read_text().replace('"chunk"', '"chunks"'))
+    else:
+        about.unlink()
+    with pytest.raises(VlaError):
+        agents.load(tmp_path / "agent")
+
+
+def test_a_bundle_may_not_name_code_from_elsewhere(policy, tmp_path) -> None:
+    sealed(policy, tmp_path)
+    about = tmp_path / "agent" / "agent.json"
+    name = policy.registry_name
+    about.write_text(about.read_text().replace(f'"policy": "{name}"', '"policy": "os.path:join"'))
+    with pytest.raises(VlaError, match="policies"):
+        agents.load(tmp_path / "agent")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: o.images.pop("wrist"), "wrist"),
+        (lambda o: o.images.update(scene=o.images["scene"][:32]), "64, 64"),
+        (lambda o: o.images.update(scene=o.images["scene"].astype(np.float32)), "uint8"),
+        (lambda o: o.state.fill(np.nan), "NaN"),
+    ],
+)
+def test_a_bad_observation_is_refused(policy, tmp_path, change, message: str) -> None:
+    made, seen = sealed(policy, tmp_path), observation()
+    change(seen)
+    with pytest.raises(BadObservationError, match=message):
+        made.act(seen)

@@ -1,0 +1,227 @@
+"""The agent: a policy, its statistics and its EnvSpec, sealed in one folder with a proof that it still works.
+
+``agent.json`` (format, policy, config, spec, provenance, hashes), ``model.safetensors`` (weights and statistics),
+``golden.safetensors`` (a stored observation and the chunk that it must give). No pickle is ever read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vla import paths, registry
+from vla.contracts import Chunk, EnvSpec, Observation, VlaError
+from vla.normalise import Normaliser
+
+FORMAT_VERSION = 1
+_PACKAGES = ("policies",)  # whose classes a bundle may name
+GOLDEN_TOLERANCE = 1e-3
+
+
+class AgentError(VlaError):
+    """A bundle that is missing, damaged, or of another format."""
+
+
+class Agent:
+    """What acts. Load one with ``vla.agent.load``.
+
+    Args:
+        policy: the network, a torch Module with ``config`` and ``sample``; put into evaluation mode.
+        normaliser: its statistics.
+        spec: the env that it was trained in.
+        policy_name: the policy's name in the registry, e.g. ``flow``.
+        provenance: where it comes from: recipe, commit, data hash, seeds, steps, scores.
+        name: for messages and reports.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        normaliser: Normaliser,
+        spec: EnvSpec,
+        policy_name: str,
+        provenance: dict[str, Any] | None = None,
+        name: str = "agent",
+    ) -> None:
+        self.policy, self.spec, self.policy_name, self.name = policy.eval(), spec, policy_name, name
+        self.provenance = provenance or {}
+        self.device = next(policy.parameters()).device
+        self.normaliser = normaliser.to(self.device)
+        self.config: Any = policy.config
+        self.execute: int = self.config.execute
+        self.hash = ""
+        self.golden: dict[str, torch.Tensor] | None = None
+        self._golden_instruction = ""
+
+    def act(self, observation: Observation, noise_seed: int = 0) -> Chunk:
+        """The chunk for one observation. The same observation and seed give the same chunk."""
+        return self.act_batch([observation], [noise_seed])[0]
+
+    @torch.inference_mode()
+    def act_batch(self, observations: Sequence[Observation], noise_seeds: Sequence[int]) -> list[Chunk]:
+        """Chunks for several observations, in one pass of the network.
+
+        Args:
+            observations: checked against the agent's spec.
+            noise_seeds: one for each observation: it fixes the noise that the sampler starts from.
+
+        Raises:
+            BadObservationError: a camera is missing, a shape is wrong, the state holds NaN.
+        """
+        for observation in observations:
+            observation.check(self.spec)
+        batch: dict[str, Any] = {
+            f"images.{camera.name}": torch.from_numpy(np.stack([o.images[camera.name] for o in observations]))
+            for camera in self.spec.cameras
+        }
+        batch["state"] = torch.from_numpy(np.stack([o.state for o in observations]).astype(np.float32))
+        batch = {key: value.to(self.device) for key, value in batch.items()}
+        batch["instruction"] = [o.instruction for o in observations]
+        shape = (self.config.chunk, len(self.spec.action))
+        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in noise_seeds])
+        answer = self.policy.sample(self.normaliser.encode(batch), noise.to(self.device))
+        actions = self.normaliser.decode(answer, batch["state"]).float().cpu().numpy()
+        return [Chunk(a, self.spec.dt, o.time) for a, o in zip(actions, observations, strict=True)]
+
+    def save(self, folder: str | Path, golden: Observation, half: bool = True) -> Path:
+        """Write the bundle, atomically. With ``half``, weights are stored (and used from now on) in float16.
+
+        Args:
+            folder: written anew; what was there is replaced once the new one is complete.
+            golden: an observation whose chunk is stored, and must come out again after loading.
+        """
+        folder = Path(folder)
+        temporary = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        weights = {f"policy.{k}": v.detach().cpu() for k, v in self.policy.state_dict().items()}
+        if half:
+            weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+            self.policy.load_state_dict({k.removeprefix("policy."): v for k, v in weights.items()})
+            self.policy.train().eval()  # empties caches that were filled with the former weights
+        weights |= {f"statistics.{k}": v.cpu() for k, v in self.normaliser.tensors().items()}
+        save_file({k: v.contiguous() for k, v in weights.items()}, temporary / "model.safetensors")
+        self.golden = {f"images.{name}": torch.from_numpy(image) for name, image in golden.images.items()}
+        self.golden["state"] = torch.from_numpy(golden.state.astype(np.float32))
+        self.golden["actions"] = torch.from_numpy(self.act(golden).actions)
+        self._golden_instruction = golden.instruction
+        save_file({k: v.contiguous() for k, v in self.golden.items()}, temporary / "golden.safetensors")
+        self.hash = _sha256(temporary / "model.safetensors")
+        description = {
+            "format_version": FORMAT_VERSION,
+            "policy": self.policy_name,
+            "config": dataclasses.asdict(self.config),
+            "spec": self.spec.to_dict(),
+            "golden_instruction": golden.instruction,
+            "sha256": {name: _sha256(temporary / name) for name in ("model.safetensors", "golden.safetensors")},
+            "provenance": self.provenance,
+        }
+        (temporary / "agent.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    def replay_golden_trace(self) -> float:
+        """The largest difference between the stored chunk and the one that the agent gives now, in SI units.
+
+        Above ``GOLDEN_TOLERANCE`` something between training and here has changed: do not let it act.
+        """
+        if self.golden is None:
+            raise AgentError(f"agent '{self.name}' carries no golden trace")
+        images = {c.name: self.golden[f"images.{c.name}"].numpy() for c in self.spec.cameras}
+        observation = Observation(images, self.golden["state"].numpy(), self._golden_instruction)
+        return float(np.abs(self.act(observation).actions - self.golden["actions"].numpy()).max())
+
+
+def load(path: str | Path, device: str | None = None) -> Agent:
+    """Load a bundle by its folder, or a shipped agent by its name.
+
+    Args:
+        path: a folder with ``agent.json``, or a name under ``assets/agents``.
+        device: where it runs; a GPU if there is one, else the CPU.
+
+    Raises:
+        AgentError: no such agent, another format, a hash that differs, weights that do not fit.
+    """
+    folder = Path(path)
+    if not (folder / "agent.json").exists():
+        shipped = paths.agents_dir() / str(path)
+        if not (shipped / "agent.json").exists():
+            known = sorted(p.parent.name for p in paths.agents_dir().glob("*/agent.json"))
+            raise AgentError(
+                f"no agent at '{path}': it has no agent.json; shipped agents: {', '.join(known) or 'none'}"
+            )
+        folder = shipped
+    try:
+        about = json.loads((folder / "agent.json").read_text())
+    except json.JSONDecodeError as error:
+        raise AgentError(f"{folder / 'agent.json'} is damaged: {error}") from error
+    if about.get("format_version") != FORMAT_VERSION:
+        raise AgentError(f"{folder} has format {about.get('format_version')}; this version reads {FORMAT_VERSION}")
+    for name, wanted in about["sha256"].items():
+        if not (folder / name).exists() or _sha256(folder / name) != wanted:
+            raise AgentError(f"{folder / name} is missing or damaged: its hash is not the one in agent.json")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        tensors, golden = load_file(folder / "model.safetensors"), load_file(folder / "golden.safetensors")
+        spec = EnvSpec.from_dict(about["spec"])
+        policy = build_policy(about["policy"], about["config"], spec)
+        policy.load_state_dict({k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")})
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise AgentError(f"{folder} cannot be loaded: {error}") from error
+    statistics = {k.removeprefix("statistics."): v for k, v in tensors.items() if k.startswith("statistics.")}
+    agent = Agent(
+        policy.to(device),
+        Normaliser.from_tensors(statistics, spec),
+        spec,
+        about["policy"],
+        about["provenance"],
+        folder.resolve().name,
+    )
+    agent.golden, agent._golden_instruction = golden, about["golden_instruction"]
+    agent.hash = about["sha256"]["model.safetensors"]
+    return agent
+
+
+def build_policy(name: str, config: dict[str, Any] | Any, spec: EnvSpec) -> Any:
+    """A policy with fresh weights, by its name in the registry and its config (a dataclass, or a dict of one)."""
+    if ":" in name and name.split(".")[0] not in _PACKAGES:
+        raise AgentError(f"an agent may name policies from {', '.join(_PACKAGES)} only, not '{name}'")
+    policy_class = registry.load_policy(name)
+    if isinstance(config, dict):
+        config = dataclass_from_dict(sys.modules[policy_class.__module__].CONFIG, config)
+    return policy_class(config, spec)
+
+
+def dataclass_from_dict(kind: type, values: dict[str, Any]) -> Any:
+    """A (nested) config dataclass from plain JSON types: lists become tuples where the field says so."""
+    hints = typing.get_type_hints(kind)
+    fields = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise AgentError(f"{kind.__name__} has no field '{name}'; it has {', '.join(hints)}")
+        if dataclasses.is_dataclass(hints[name]):
+            value = dataclass_from_dict(hints[name], value)  # type: ignore[arg-type]
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**fields)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

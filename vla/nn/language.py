@@ -1,0 +1,96 @@
+"""A compact sentence encoder for English and Chinese, trained with the policy. No vocabulary file, no unknown words.
+
+Tokens are English words and single Chinese characters. A token's embedding is the mean of the embeddings of its
+character n-grams, hashed into a fixed table (Bojanowski et al., "Enriching Word Vectors with Subword Information",
+2017), so a word that was never seen still resembles its relatives.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from vla.nn.transformer import Block
+
+_TOKEN = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]")
+_GRAMS = 10  # the most n-grams of one token
+_LENGTH = 28  # the most tokens of one sentence
+
+
+@lru_cache(maxsize=65536)
+def _gram_ids(token: str, buckets: int) -> tuple[int, ...]:
+    padded = f"<{token}>"
+    grams = [padded] + [padded[i : i + 3] for i in range(len(padded) - 2) if len(padded) > 3]
+    return tuple(1 + zlib.crc32(gram.encode()) % (buckets - 1) for gram in grams[:_GRAMS])
+
+
+def tokenize(sentence: str, buckets: int) -> list[tuple[int, ...]]:
+    """The sentence's tokens, each as the bucket numbers (1 to buckets - 1) of its n-grams. Bucket 0 pads."""
+    return [_gram_ids(token, buckets) for token in _TOKEN.findall(sentence.lower())[:_LENGTH]] or [(0,)]
+
+
+class LanguageEncoder(nn.Module):
+    """Sentences to token features, with a cache while the weights stand still.
+
+    Args:
+        dim: width of the features.
+        depth, heads: of the transformer over the tokens.
+        buckets: rows of the n-gram table.
+        dropout: share of the tokens that are hidden in training, so that no single word is relied on.
+    """
+
+    def __init__(self, dim: int, depth: int = 2, heads: int = 4, buckets: int = 4096, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.buckets, self.dropout = buckets, dropout
+        self.grams = nn.EmbeddingBag(buckets, dim, mode="mean", padding_idx=0)
+        nn.init.normal_(self.grams.weight, std=0.5)
+        self.position = nn.Parameter(0.02 * torch.randn(_LENGTH + 1, dim))
+        self.blocks = nn.ModuleList(Block(dim, heads, ratio=2) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self._cache: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> LanguageEncoder:
+        """Switching modes empties the cache: the weights may have changed in between."""
+        self._cache.clear()
+        return super().train(mode)
+
+    def forward(self, sentences: list[str]) -> tuple[Tensor, Tensor]:
+        """Token features (B, N, D) and a mask (B, N) that is True on real tokens. Token 0 stands for the sentence."""
+        if not self.training and not torch.is_grad_enabled():
+            new = [s for s in dict.fromkeys(sentences) if s not in self._cache]
+            if new:
+                for sentence, features, mask in zip(new, *self._encode(new), strict=True):
+                    self._cache[sentence] = features[mask]
+            rows = [self._cache[s] for s in sentences]
+            mask = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.bool, device=rows[0].device)
+            for i, row in enumerate(rows):
+                mask[i, : len(row)] = True
+            return nn.utils.rnn.pad_sequence(rows, batch_first=True), mask
+        unique = list(dict.fromkeys(sentences))
+        features, mask = self._encode(unique)
+        rows_of = {sentence: i for i, sentence in enumerate(unique)}
+        pick = torch.tensor([rows_of[s] for s in sentences], device=features.device)
+        return features[pick], mask[pick]
+
+    def _encode(self, sentences: list[str]) -> tuple[Tensor, Tensor]:
+        tokens = [tokenize(sentence, self.buckets) for sentence in sentences]
+        longest = max(map(len, tokens))
+        device = self.position.device
+        ids = torch.zeros(len(tokens), longest, _GRAMS, dtype=torch.long)
+        for i, sentence in enumerate(tokens):
+            for j, grams in enumerate(sentence):
+                ids[i, j, : len(grams)] = torch.tensor(grams)
+        ids = ids.to(device)
+        mask = torch.ones(len(tokens), longest + 1, dtype=torch.bool, device=device)
+        mask[:, 1:] = ids[..., 0] > 0
+        if self.training and self.dropout:
+            mask[:, 1:] &= torch.rand(mask[:, 1:].shape, device=device) >= self.dropout
+        words = self.grams(ids.flatten(0, 1)).view(len(tokens), longest, -1)
+        x = torch.cat((torch.zeros_like(words[:, :1]), words), dim=1) + self.position[: longest + 1]
+        for block in self.blocks:
+            x = block(x, mask=mask)
+        return self.norm(x), mask

@@ -1,0 +1,105 @@
+"""From feature maps to a few slots: each slot asks the language what to look for, then points at it in every camera.
+
+The idea is a perceiver resampler (Alayrac et al., "Flamingo", 2022) whose attention over a camera's map is kept as a
+place in the image: a slot reads the features it looks at and also where it looks, as a spatial softmax does
+(Levine et al., 2016). Where the data says what the robot is after, the first two slots are taught to point at the item
+to move and at the place where it goes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vla.nn.transformer import Block, feed_forward, fourier
+from vla.nn.vision import cell_centres
+
+POINTS = 2  # the item to move now, and the place where it goes
+_FREQUENCIES = 4
+
+
+class Hop(nn.Module):
+    """One look: the slots confer, read the sentence, point into each camera's map, and read what stands there."""
+
+    def __init__(self, dim: int, map_dim: int, heads: int, cameras: int) -> None:
+        super().__init__()
+        self.confer = Block(dim, heads, cross=True, ratio=2)
+        self.query = nn.ModuleList(nn.Linear(dim, map_dim) for _ in range(cameras))
+        self.read = nn.Linear(cameras * (map_dim + 2 + 4 * _FREQUENCIES), dim)
+        self.norm, self.mlp = nn.LayerNorm(dim), feed_forward(dim, 2)
+
+    def forward(
+        self, slots: Tensor, words: Tensor, mask: Tensor, keys: list[Tensor], maps: list[Tensor], places: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """New slots (B, K, D), and for each camera the logits of where each slot points, (B, K, cells)."""
+        slots = self.confer(slots, words, mask)
+        seen, logits = [], []
+        for query, key, features, place in zip(self.query, keys, maps, places, strict=True):
+            score = query(slots) @ key.transpose(1, 2) * key.shape[-1] ** -0.5
+            weight = score.softmax(dim=-1)
+            seen += [weight @ features, fourier(weight @ place, _FREQUENCIES)]
+            logits.append(score)
+        slots = slots + self.read(torch.cat(seen, dim=-1))
+        return slots + self.mlp(self.norm(slots)), logits
+
+
+class Resampler(nn.Module):
+    """Feature maps, a sentence and the state to ``slots`` tokens of width ``dim``.
+
+    Args:
+        dim: width of the slots and of the words.
+        map_dim: channels of the maps.
+        grids: cells a side of each camera's map.
+        slots: how many, at least two.
+        hops: how often the slots look.
+    """
+
+    def __init__(self, dim: int, map_dim: int, grids: list[int], slots: int, hops: int, heads: int = 4) -> None:
+        super().__init__()
+        self.slots = nn.Parameter(torch.randn(slots, dim))
+        self.where = nn.ModuleList(nn.Linear(2 + 4 * _FREQUENCIES, map_dim) for _ in grids)
+        self.norms = nn.ModuleList(nn.LayerNorm(map_dim) for _ in grids)
+        self.hops = nn.ModuleList(Hop(dim, map_dim, heads, len(grids)) for _ in range(hops))
+        for i, grid in enumerate(grids):
+            self.register_buffer(f"centres{i}", cell_centres(grid), persistent=False)
+
+    def forward(
+        self, maps: list[Tensor], words: Tensor, mask: Tensor, state: Tensor
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """Slots (B, K, D), and each hop's logits for each camera (B, K, cells).
+
+        Args:
+            maps: for each camera (B, cells, map_dim).
+            words, mask: (B, N, D) and (B, N), from the language encoder.
+            state: the embedded state, (B, D).
+        """
+        features = [norm(m) for norm, m in zip(self.norms, maps, strict=True)]
+        places = [getattr(self, f"centres{i}") for i in range(len(maps))]
+        keys = [f + where(fourier(p, _FREQUENCIES)) for f, p, where in zip(features, places, self.where, strict=True)]
+        slots = self.slots + state[:, None] + words[:, :1]
+        every_hop = []
+        for hop in self.hops:
+            slots, logits = hop(slots, words, mask, keys, features, places)
+            every_hop.append(logits)
+        return slots, every_hop
+
+
+def pointing_loss(logits: Tensor, points: Tensor, spread: float = 1.0) -> Tensor:
+    """Cross-entropy between where the first two slots point and where the two labelled points are.
+
+    The target is a Gaussian around the true point, ``spread`` cells wide, so that the expected place under the
+    attention is the point itself, finer than the cells. Points that are not visible count nothing.
+
+    Args:
+        logits: (B, K, cells), K >= 2.
+        points: (B, 6): u, v, visible of the item, then of the place; see ``vla.contracts.Env.points``.
+    """
+    grid = round(logits.shape[-1] ** 0.5)
+    points = points.view(-1, POINTS, 3)
+    centres = cell_centres(grid).to(logits)
+    distance = ((points[..., None, :2] - centres) ** 2).sum(dim=-1) * (grid / 2 / spread) ** 2
+    target = (-0.5 * distance).softmax(dim=-1)
+    loss = -(target * F.log_softmax(logits[:, :POINTS], dim=-1)).sum(dim=-1)
+    visible = points[..., 2]
+    return (loss * visible).sum() / visible.sum().clamp(min=1.0)

@@ -1,0 +1,85 @@
+"""The trunk that every head shares: images, a sentence and the state in; a few context tokens out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vla.contracts import EnvSpec
+from vla.nn.language import LanguageEncoder
+from vla.nn.resampler import Resampler, pointing_loss
+from vla.nn.transformer import feed_forward, fourier
+from vla.nn.vision import VisionEncoder
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """Size of the trunk.
+
+    Attributes:
+        vision: the timm network, one for each camera.
+        pretrained: whether timm's weights are loaded (asks the hub).
+        pixels: the side of the image that each camera's network sees, in the order of the env's cameras; a single
+            number serves them all.
+        map_dim: channels of the feature maps.
+        slots: how many slots look around.
+        hops: how often they look.
+        language_depth: transformer blocks over the words.
+    """
+
+    vision: str = "mobilenetv4_conv_small_050"
+    pretrained: bool = False
+    pixels: tuple[int, ...] = (128, 64)
+    map_dim: int = 64
+    slots: int = 4
+    hops: int = 2
+    language_depth: int = 1
+
+
+class Trunk(nn.Module):
+    """Encodes a batch once; heads may then read the context as often as they like.
+
+    Args:
+        config: sizes.
+        dim: width of the context tokens.
+        spec: cameras and state.
+    """
+
+    def __init__(self, config: TrunkConfig, dim: int, spec: EnvSpec) -> None:
+        super().__init__()
+        self.cameras = [camera.name for camera in spec.cameras]
+        pixels = config.pixels * len(self.cameras) if len(config.pixels) == 1 else config.pixels
+        if len(pixels) != len(self.cameras):
+            raise ValueError(f"pixels {config.pixels} must name one size, or one for each of {self.cameras}")
+        eyes = [VisionEncoder(config.vision, px, config.map_dim, pretrained=config.pretrained) for px in pixels]
+        grids = [eye.grid for eye in eyes]
+        self.vision = nn.ModuleList(eyes)
+        self.language = LanguageEncoder(dim, config.language_depth)
+        self.state = nn.Sequential(nn.Linear(5 * len(spec.state), dim), feed_forward(dim, 2))
+        self.resampler = Resampler(dim, config.map_dim, grids, config.slots, config.hops)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, batch: dict) -> tuple[Tensor, list[list[Tensor]]]:
+        """Context tokens (B, slots + 2, D), and where the slots pointed (see Resampler).
+
+        Args:
+            batch: what ``Normaliser.encode`` gives: ``images.{camera}`` (B, 3, h, w), ``state`` (B, S),
+                ``instruction`` (a list of B sentences).
+        """
+        words, mask = self.language(batch["instruction"])
+        state = self.state(fourier(batch["state"], 2))
+        maps = [encode(batch[f"images.{name}"]) for name, encode in zip(self.cameras, self.vision, strict=True)]
+        slots, pointing = self.resampler(maps, words, mask, state)
+        return self.norm(torch.cat((slots, words[:, :1], state[:, None]), dim=1)), pointing
+
+    def pointing_loss(self, pointing: list[list[Tensor]], batch: dict) -> Tensor | None:
+        """The mean over hops and cameras of ``resampler.pointing_loss``; None where the data has no points."""
+        losses = [
+            pointing_loss(logits, batch[f"points.{name}"])
+            for hop in pointing
+            for name, logits in zip(self.cameras, hop, strict=True)
+            if f"points.{name}" in batch
+        ]
+        return torch.stack(losses).mean() if losses else None
