@@ -1,0 +1,327 @@
+"""Recording: what is on the disk, resuming after a kill, faults, replay."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fake_env import DotEnv
+from vla.cli import main
+from vla.contracts import CameraSpec, EnvSpec, VlaError, episode_seed
+from vla.dataset import Recorded, features, frames_per_second
+from vla.dataset_stats import from_array, from_histogram
+from vla.episodes import Episode, Shard, write_shard
+from vla.record import RecordSettings, RecordSummary, play_episode, record
+from vla.replay import replay
+
+DOT = "tests.fake_env:DotEnv"
+
+
+def run(out: Path, episodes: int = 4, **changes: object) -> RecordSummary:
+    return record(RecordSettings(**{"env": DOT, "out": out, "episodes": episodes, "workers": 1} | changes), show=False)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("recorded") / "dots"
+    run(out, 6, noise=0.02)
+    return out
+
+
+@pytest.mark.filterwarnings("ignore")  # LeRobot's own imports warn
+@pytest.mark.parametrize("video_format", ["h264", "images"])
+def test_opens_with_lerobot(tmp_path: Path, video_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    run(tmp_path, 3, video_format=video_format)
+    theirs = LeRobotDataset(
+        "local/dots", root=tmp_path, video_backend="pyav", delta_timestamps={"action": [0.0, 0.1, 0.2]}
+    )
+    ours = Recorded.open(tmp_path)
+    columns, texts = ours.columns()
+    assert theirs.num_episodes == 3 and theirs.num_frames == len(columns["state"]) == ours.frames
+    assert theirs.meta.stats is not None and theirs.meta.stats["observation.images.scene"]["mean"].shape == (3, 1, 1)
+    for row in (0, int(np.flatnonzero(columns["episode"] == 1)[2]), ours.frames - 1):
+        item = theirs[row]
+        facts = ours.episodes[columns["episode"][row]]
+        assert item["task"] == facts["instruction"] == ours.instructions[columns["instruction"][row]]
+        assert item["sub_instruction"] == texts[columns["sub_instruction"][row]]
+        np.testing.assert_array_equal(item["observation.state"].numpy(), columns["state"][row])
+        np.testing.assert_array_equal(item["action"][0].numpy(), columns["action"][row])
+        env = DotEnv()
+        env.reset(seed=facts["seed"], options=facts["options"])
+        for action in columns["executed"][(columns["episode"] == columns["episode"][row])][: columns["frame"][row]]:
+            env.play(action)
+        shown = env.observe().images["scene"].astype(int)
+        stored = (item["observation.images.scene"].permute(1, 2, 0).numpy() * 255).round().astype(int)
+        error = np.abs(shown - stored)
+        assert error.max() == 0 if video_format == "images" else error.mean() < 2
+
+
+def test_what_is_recorded(dataset: Path) -> None:
+    recorded = Recorded.open(dataset)
+    columns, _ = recorded.columns()
+    assert recorded.spec == DotEnv().env_spec
+    assert [facts["seed"] for facts in recorded.episodes] == [episode_seed("record", 0, i) for i in range(6)]
+    assert columns["success"].all() and set(columns["seed"]) == {facts["seed"] for facts in recorded.episodes}
+    drift = columns["executed"] - columns["action"]
+    assert np.abs(drift[:, :2]).max() > 0.005 and not drift[:, 2].any()
+    for number, facts in enumerate(recorded.episodes):
+        progress = columns["progress"][columns["episode"] == number]
+        assert progress[0] == 0 and facts["progress"] == 1 and facts["steps"] == len(progress)
+        assert (progress[-3:] == 1).all() and (progress[:-3] < 1).all()  # three steps after success
+    assert columns["points.wrist"].shape == (recorded.frames, 6)
+    assert recorded.facts["recording"]["noise"] == 0.02 and recorded.facts["episodes_played"] == 6
+
+
+def test_workers_and_order_do_not_matter(dataset: Path, tmp_path: Path) -> None:
+    run(tmp_path, 6, noise=0.02, workers=2)
+    ours, theirs = Recorded.open(dataset).columns()[0], Recorded.open(tmp_path).columns()[0]
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_replay_gives_the_recorded_outcome(dataset: Path) -> None:
+    rows = list(replay(dataset))
+    assert len(rows) == 6 and all(row["same"] and row["replayed"] and row["gap"] == 0 for row in rows)
+
+
+def test_replay_notices_a_difference(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    file = tmp_path / "meta/vla_episodes.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[1]["seed"] += 1
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [row["same"] for row in replay(tmp_path)] == [True, False]
+
+
+def test_failures_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play, seeds = DotEnv.play, [0]
+
+    def fail_at_odd_seeds(env: DotEnv, action: np.ndarray) -> object:
+        result = play(env, action)
+        if seeds[-1] % 2:
+            result.terminated = result.info["success"] = False
+        return result
+
+    reset = DotEnv.reset
+
+    def remember(env: DotEnv, *, seed: int | None = None, options: dict | None = None) -> object:
+        seeds.append(seed or 0)
+        return reset(env, seed=seed, options=options)
+
+    monkeypatch.setattr(DotEnv, "play", fail_at_odd_seeds)
+    monkeypatch.setattr(DotEnv, "reset", remember)
+    summary = run(tmp_path / "dropped")
+    assert (summary.played, summary.succeeded, summary.kept) == (4, 2, 2)
+    assert [facts["seed"] % 2 for facts in Recorded.open(tmp_path / "dropped").episodes] == [0, 0]
+    assert run(tmp_path / "dropped").new == 0  # a dropped episode is not played again
+    summary = run(tmp_path / "kept", keep_failures=True)
+    assert summary.kept == 4
+    assert not Recorded.open(tmp_path / "kept").columns()[0]["success"].all()
+
+
+def test_options(tmp_path: Path) -> None:
+    run(tmp_path, 8, language="zh", kind="all", items=(2, 4))
+    episodes = Recorded.open(tmp_path).episodes
+    assert {facts["language"] for facts in episodes} == {"zh"} and {facts["kind"] for facts in episodes} == {"all"}
+    counts = {len(facts["items"]) for facts in episodes}
+    assert counts <= {2, 3, 4} and len(counts) > 1
+
+
+def test_a_recording_can_grow(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    shard = tmp_path / ".episodes/000001.npz"
+    before = shard.stat().st_mtime_ns
+    assert run(tmp_path, 5).new == 3
+    assert shard.stat().st_mtime_ns == before and len(Recorded.open(tmp_path).episodes) == 5
+
+
+def test_another_recording_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, 1)
+    with pytest.raises(VlaError, match=r"(?s)holds another recording.*noise:.*in the folder: 0.0.*asked for: 0.5"):
+        run(tmp_path, 1, noise=0.5)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(VlaError, match="something else"):
+        run(other, 1)
+    assert (other / "thesis.txt").read_text() == "mine"
+
+
+SLOW_ENV = """
+import time
+from tests.fake_env import DotEnv
+from vla.cli import main
+class Slow(DotEnv):
+    def play(self, action):
+        time.sleep(0.004)  # so that the kill comes in time
+        return super().play(action)
+"""
+
+
+def test_kill_and_resume(tmp_path: Path) -> None:
+    (tmp_path / "slow_dots.py").write_text(SLOW_ENV)
+    out, root = tmp_path / "out", Path(__file__).parents[1]
+    script = (
+        "from pathlib import Path; from vla.record import *\n"
+        f"record(RecordSettings('slow_dots:Slow', Path({str(out)!r}), 24, workers=2), show=False)"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"}
+    main = "import sys\nif __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in script.splitlines())
+    (tmp_path / "run.py").write_text(main)
+    process = subprocess.Popen([sys.executable, "run.py"], cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob(".episodes/*.npz"))) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.3)  # the workers end with their parent
+    before = {path: path.stat().st_mtime_ns for path in out.glob(".episodes/*.npz")}
+    assert 3 <= len(before) < 24 and not (out / "meta").exists()
+    with pytest.raises(VlaError, match="did not finish"):
+        Recorded.open(out)
+    subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+    assert len(Recorded.open(out).episodes) == 24
+    assert not list(out.glob(".episodes/*.tmp"))
+
+
+def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, calls = np.savez, []
+
+    def fill_up(file: object, **data: object) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(file, **data)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(np, "savez", fill_up)
+    with pytest.raises(VlaError, match=r"000002\.npz: No space left on device; finished episodes are kept"):
+        run(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob(".episodes/*")) == ["000000.npz", "000001.npz", "command.json"]
+    assert run(tmp_path).new == 2 and len(Recorded.open(tmp_path).episodes) == 4
+
+
+def test_a_damaged_shard_is_recorded_again(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    shard = tmp_path / ".episodes/000001.npz"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(VlaError, match=r"000001\.npz"):
+        Shard(shard)
+    assert run(tmp_path, 2).new == 1
+
+
+@pytest.mark.parametrize("name", ["data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"])
+def test_truncated_parquet(tmp_path: Path, name: str) -> None:
+    run(tmp_path, 2)
+    file = tmp_path / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(VlaError, match=r"file-000\.parquet is damaged") as caught:
+        Recorded.open(tmp_path).columns()
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("videos/observation.images.wrist/chunk-000/file-000.mp4", "file-000.mp4 is missing"),
+        ("meta/vla.json", "vla.json is missing.*units and dt"),
+        ("meta/info.json", "did not finish"),
+        ("meta/tasks.parquet", "tasks.parquet is missing"),
+    ],
+)
+def test_missing_files(tmp_path: Path, name: str, message: str) -> None:
+    run(tmp_path, 1)
+    (tmp_path / name).unlink()
+    with pytest.raises(VlaError, match=message):
+        Recorded.open(tmp_path)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(VlaError, match="no LeRobot v3 dataset"):
+        Recorded.open(tmp_path)
+
+
+def test_dt_must_divide_a_second() -> None:
+    spec = EnvSpec("odd", (CameraSpec("scene", 8, 8),), ("x",), ("x",), 0.03, 10)
+    with pytest.raises(VlaError, match=r"dt is 0\.03"):
+        frames_per_second(spec)
+    assert features(DotEnv().env_spec, "images")["observation.images.wrist"]["shape"] == [32, 32, 3]
+
+
+def test_statistics_agree_with_numpy() -> None:
+    values = np.random.default_rng(0).integers(10, 200, (50, 4, 4, 3)).astype(np.uint8)
+    counts = np.stack([np.bincount(values[..., c].ravel(), minlength=256) for c in range(3)])
+    stats, flat = from_histogram(counts), values.reshape(-1, 3) / 255
+    for name in ("min", "max", "mean", "std"):
+        np.testing.assert_allclose(np.ravel(stats[name]), getattr(flat, name)(0))
+    np.testing.assert_allclose(np.ravel(stats["q90"]), np.quantile(flat, 0.9, axis=0), atol=1 / 255)
+    assert from_array(np.array([1.0, 3.0]))["mean"] == [2.0] and from_array(np.ones((4, 2)))["count"] == [4]
+
+
+def test_an_episode_is_a_function_of_its_seed() -> None:
+    first, second = (play_episode(DotEnv(), 7, {"language": "en"}, 0.02) for _ in range(2))
+    for name in first.arrays:
+        np.testing.assert_array_equal(first.arrays[name], second.arrays[name])
+    other = play_episode(DotEnv(), 8, {"language": "en"}, 0.02)
+    assert other.facts["noise"] != first.facts["noise"]
+
+
+def test_a_dropped_episode_takes_no_room(tmp_path: Path) -> None:
+    write_shard(tmp_path / "000000.npz", Episode({"seed": 1, "success": False}), "h264", 10)
+    assert not Shard(tmp_path / "000000.npz").kept and (tmp_path / "000000.npz").stat().st_size < 1000
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "dots")
+    assert main(["record", "--env", DOT, "--out", out, "--episodes", "2", "--workers", "1", "--items", "2-3"]) == 0
+    said = capsys.readouterr().out
+    assert "expert success 100.0% (95 % interval 34.2% to 100.0%, 2 episodes)" in said and "0 failed" in said
+    assert main(["record", "--replay", out]) == 0
+    assert "2 of 2 episodes came out as recorded" in capsys.readouterr().out
+    file = tmp_path / "dots/meta/vla_episodes.jsonl"
+    file.write_text(file.read_text().replace('"success": true', '"success": false'))
+    assert main(["record", "--replay", out, "--episodes", "1"]) == 1
+    assert "0 of 1 episodes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", DOT], "--out is missing"),
+        (["--out", "x"], "--env is missing"),
+        (
+            ["--env", DOT, "--out", "x", "--items", "4-2"],
+            "--items takes a number or a range such as 2-4, and not '4-2'",
+        ),
+        (["--env", DOT, "--out", "x", "--episodes", "0"], "--episodes must be at least 1, and is 0"),
+        (["--env", DOT, "--out", "x", "--noise", "-1"], "--noise is in metres"),
+        (["--env", DOT, "--out", "x", "--workers", "-1"], "--workers must be at least 1"),
+        (["--env", "tidy_desc", "--out", "x"], "tidy_desk"),
+        (["--replay", "nowhere"], "no LeRobot v3 dataset"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["record", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.startswith("vla: error:") and said.count("\n") == 1
+    assert not os.listdir(tmp_path)

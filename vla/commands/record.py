@@ -1,0 +1,144 @@
+"""``vla record``: demonstrations by an env's scripted expert, as a LeRobot dataset; and their replay."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+HELP = "record demonstrations by an env's expert into a LeRobot dataset, or replay them"
+
+EPILOG = """examples:
+  vla record --env tidy_desk --episodes 500 --out data/desk
+        500 episodes on all CPUs; run it again after a break and it goes on
+  vla record --env tidy_desk --episodes 1000 --out data/desk
+        500 more into the same dataset
+  vla record --env tidy_desk --episodes 500 --noise 0.01 --items 2-4 --language zh --out data/zh
+        action noise of up to 1 cm, so that the data shows corrections; two to four items; Chinese only
+  vla record --replay data/desk --episodes 20
+        play the recorded actions again and compare the outcomes; exit code 1 if any differs
+
+The finished episodes stay in OUT/.episodes. Delete that folder if the dataset is not to grow any more.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options and the examples."""
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--env", metavar="NAME", help="the env, by name or as package.module:Class")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the dataset's folder")
+    parser.add_argument("--episodes", type=int, metavar="N", help="episodes to play (100); with --replay: all")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (one on each CPU)")
+    parser.add_argument("--noise", type=float, default=0.0, metavar="X", help="most action noise, in metres (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the run's seed (0)")
+    parser.add_argument("--items", metavar="N|LO-HI", help="items in an episode (what the env thinks best)")
+    parser.add_argument("--language", choices=["en", "zh", "both"], default="both", help="of the instructions (both)")
+    parser.add_argument(
+        "--kind", choices=["all", "category", "named", "any"], default="any", help="of the instructions (any)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=["h264", "images"],
+        default="h264",
+        help="h264: near lossless video (default); images: lossless PNG, many times the size",
+    )
+    parser.add_argument("--keep-failures", action="store_true", help="keep episodes in which the expert failed")
+    parser.add_argument("--replay", type=Path, metavar="DIR", help="replay a dataset in place of recording one")
+
+
+def run(args: argparse.Namespace, extra: list[str]) -> int:
+    """Record or replay. Returns 0; 1 if a replay differs; 130 after Ctrl-C."""
+    from vla.contracts import VlaError
+
+    if extra:
+        raise VlaError(f"vla record takes no '{extra[0]}'; see vla record --help")
+    if args.episodes is not None and args.episodes < 1:
+        raise VlaError(f"--episodes must be at least 1, and is {args.episodes}")
+    if args.replay:
+        return _replay(args.replay, args.episodes)
+    for name in ("env", "out"):
+        if not getattr(args, name):
+            raise VlaError(
+                f"--{name} is missing; for example: vla record --env tidy_desk --episodes 500 --out data/desk"
+            )
+    if not 0 <= args.noise < 1:
+        raise VlaError(f"--noise is in metres, from 0 to 1, and is {args.noise}")
+    if args.workers < 0:
+        raise VlaError(f"--workers must be at least 1 (or 0 for one on each CPU), and is {args.workers}")
+    return _record(args)
+
+
+def _items(text: str | None) -> tuple[int, int] | None:
+    from vla.contracts import VlaError
+
+    if text is None:
+        return None
+    try:
+        low, _, high = text.partition("-")
+        pair = int(low), int(high or low)
+    except ValueError:
+        pair = (0, 0)
+    if not 1 <= pair[0] <= pair[1]:
+        raise VlaError(f"--items takes a number or a range such as 2-4, and not '{text}'")
+    return pair
+
+
+def _record(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from vla.record import RecordSettings, record
+    from vla.stats import wilson
+
+    settings = RecordSettings(
+        env=args.env,
+        out=args.out,
+        episodes=args.episodes or 100,
+        seed=args.seed,
+        noise=args.noise,
+        items=_items(args.items),
+        language=args.language,
+        kind=args.kind,
+        video_format=args.format,
+        keep_failures=args.keep_failures,
+        workers=args.workers,
+    )
+    console = Console()
+    try:
+        summary = record(settings, command=shlex.join(["vla", *sys.argv[1:]]), show=console.is_terminal)
+    except KeyboardInterrupt:
+        console.print("stopped; finished episodes are kept, and the same command goes on from them")
+        return 130
+    rate = wilson(summary.succeeded, summary.played)
+    dropped = summary.played - summary.kept
+    console.print(
+        f"expert success {rate.rate:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%}, {rate.n} episodes)\n"
+        f"{summary.kept} episodes with {summary.frames} frames in {settings.out}; {dropped} failed and dropped\n"
+        f"{summary.new} episodes are new; {summary.wall_s:.1f} s",
+        highlight=False,
+    )
+    return 0
+
+
+def _replay(folder: Path, episodes: int | None) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vla.replay import replay
+
+    console = Console()
+    table = Table("episode", "seed", "instruction", "recorded", "replayed", "state gap", "same")
+    outcomes: list[bool] = []
+    words: dict[Any, str] = {True: "success", False: "failure"}
+    with console.status("replaying"):
+        for row in replay(folder, episodes):
+            outcomes.append(row["same"])
+            result = "yes" if row["same"] else "[red]no[/red]"
+            cells = [row["episode"], row["seed"], row["instruction"]]
+            outcome = [words[row["recorded"]], words[row["replayed"]], f"{row['gap']:.1e}", result]
+            table.add_row(*map(str, cells), *outcome)
+    console.print(table)
+    console.print(f"{sum(outcomes)} of {len(outcomes)} episodes came out as recorded", highlight=False)
+    return 0 if all(outcomes) else 1

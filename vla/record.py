@@ -1,0 +1,377 @@
+"""Recording demonstrations.
+
+Each worker process plays whole episodes and saves each as a shard (``vla.episodes``); when all are there they are
+joined into a LeRobot dataset (``vla.assemble``). Shards stay in ``OUT/.episodes``: a killed run goes on from them,
+and a run with more ``--episodes`` adds to them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.contracts import Env, EnvSpec, VlaError, episode_seed
+from vla.dataset import VLA_JSON, Recorded, frames_per_second
+from vla.episodes import Episode, Shard, write_shard
+
+SHARDS = ".episodes"
+COMMAND = "command.json"
+STEPS_AFTER_SUCCESS = 3  # so that the data shows the arm leaving what it has done
+NOISE_MEMORY = 0.9  # AR(1): how much of the noise is still there one step later
+# Noise comes in bursts, so that the data shows how to recover, and yet precise grasps are not drowned in it.
+BURST_BEGINS, BURST_ENDS = 0.06, 0.12  # chance at each step
+CALM_MEMORY = 0.5  # what is left of the noise one step later, outside a burst
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """What is to be recorded.
+
+    Attributes:
+        env: the env's name.
+        out: the dataset's folder.
+        episodes: how many episodes are played; failures count.
+        seed: the run's seed; episode i has ``episode_seed("record", seed, i)``.
+        noise: the most that an episode's action noise may have as standard deviation, in metres. Each episode draws
+            its own from 0 to this.
+        items: fewest and most items, each episode draws its own; None leaves it to the env.
+        language: ``en``, ``zh`` or ``both``.
+        kind: ``all``, ``category``, ``named`` or ``any``.
+        video_format: ``h264`` or ``images``.
+        keep_failures: whether failed episodes enter the dataset.
+        workers: processes; 0 for one on each CPU.
+    """
+
+    env: str
+    out: Path
+    episodes: int
+    seed: int = 0
+    noise: float = 0.0
+    items: tuple[int, int] | None = None
+    language: str = "both"
+    kind: str = "any"
+    video_format: str = "h264"
+    keep_failures: bool = False
+    workers: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on in a folder: all but its size, place and speed."""
+        names = ("env", "seed", "noise", "items", "language", "kind", "video_format", "keep_failures")
+        values = {name: getattr(self, name) for name in names}
+        return values | {"items": list(self.items) if self.items else None}
+
+    def options(self, seed: int) -> dict[str, Any]:
+        """The reset options of the episode with this seed; only what was asked for."""
+        options: dict[str, Any] = {"split": "train"}
+        if self.language != "both":
+            options["language"] = self.language
+        if self.kind != "any":
+            options["kind"] = self.kind
+        if self.items:
+            low, high = self.items
+            options["items"] = int(np.random.default_rng([seed, 1]).integers(low, high + 1))
+        return options
+
+
+@dataclass(frozen=True)
+class RecordSummary:
+    """What a recording came to: ``played`` episodes, of which ``succeeded`` did; ``kept`` are in the dataset."""
+
+    played: int
+    succeeded: int
+    kept: int
+    frames: int
+    new: int
+    wall_s: float
+
+
+def play_episode(env: Env, seed: int, options: dict[str, Any], noise: float) -> Episode:
+    """Let the env's expert play one episode, with noise on what it does.
+
+    The recorded ``action`` is what the expert wanted; ``executed`` is that plus noise on the action dimensions
+    that the spec lists as relative. The expert sees where the noise has led, so that the data shows corrections.
+
+    Args:
+        env: the env; it is reset.
+        seed: the episode's seed.
+        options: the reset options.
+        noise: standard deviation in metres; the episode's own is drawn from 0 to this.
+    """
+    spec = env.env_spec
+    _, info = env.reset(seed=seed, options=options)
+    expert = env.expert()
+    rng = np.random.default_rng([seed, 0])
+    sigma, burst = noise * float(rng.random()), False
+    drift: np.ndarray = np.zeros(len(spec.relative))
+    noisy = [action for action, _ in spec.relative]
+    rows: dict[str, list[Any]] = {}
+    texts: list[str] = []
+    progress, success, left = 0.0, False, -1
+    while left != 0:
+        seen, step = env.observe(), expert.act()
+        clean = np.asarray(step.action, dtype=np.float32)
+        fresh = rng.standard_normal(len(noisy))
+        burst = rng.random() < (1 - BURST_ENDS if burst else BURST_BEGINS)
+        if burst:
+            drift = NOISE_MEMORY * drift + np.sqrt(1 - NOISE_MEMORY**2) * sigma * fresh
+        else:
+            drift = CALM_MEMORY * drift
+        executed = clean.copy()
+        executed[noisy] += drift.astype(np.float32)
+        row = {"state": seen.state, "action": clean, "executed": executed, "progress": progress}
+        row |= {f"points.{camera}": point for camera, point in env.points().items()}
+        row |= {f"images.{camera}": image for camera, image in seen.images.items()}
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+        texts.append(step.sub_instruction)
+        result = env.play(executed)
+        progress, success = float(result.info["progress"]), success or bool(result.info["success"])
+        left -= 1
+        if left < 0 and result.terminated:
+            left = STEPS_AFTER_SUCCESS
+        elif left < 0 and result.truncated:
+            left = 0
+    facts = {"seed": seed, "options": options, **{k: info[k] for k in ("instruction", "language", "kind", "category")}}
+    facts |= {"items": info.get("items", []), "success": success, "progress": progress, "steps": len(texts)}
+    facts |= {"noise": sigma, "final_state": env.observe().state.tolist()}
+    images = {c.name: np.stack(rows.pop(f"images.{c.name}")) for c in spec.cameras}
+    arrays = {name: np.asarray(values, dtype=np.float32) for name, values in rows.items()}
+    return Episode(facts, arrays, texts, images)
+
+
+def record(settings: RecordSettings, command: str = "", show: bool = True) -> RecordSummary:
+    """Record what is not recorded yet, and write the dataset.
+
+    Args:
+        settings: what to record, and where.
+        command: the command line, kept in the dataset.
+        show: whether to draw a progress bar.
+
+    Raises:
+        VlaError: if ``settings.out`` holds something else or another recording, no episode succeeded, a worker died
+            or the disk is full. Finished episodes are kept in each case.
+    """
+    began = time.perf_counter()
+    spec = _spec_of(settings.env)
+    frames_per_second(spec)
+    folder = _claim(settings, spec)
+    shards = dict(_finished(folder, settings.episodes))
+    todo = [index for index in range(settings.episodes) if index not in shards]
+    if not todo and (settings.out / VLA_JSON).exists() and len(_read_facts(settings.out)["shards"]) == len(shards):
+        return _summary(list(shards.values()), 0, began)
+    new = len(todo)
+    with _Bar("recording", settings.episodes, show) as bar:
+        bar.start_at(len(shards), sum(shard.facts["success"] for shard in shards.values()))
+        for index in _play_all(settings, todo):
+            shards[index] = Shard(_shard_path(folder, index))
+            bar.advance(shards[index].facts["success"])
+    from vla.assemble import assemble
+    from vla.provenance import commit, versions
+
+    ordered = [shards[index] for index in sorted(shards)]
+    summary = _summary(ordered, new, began)
+    facts = {
+        "env": settings.env,
+        "recording": settings.identity(),
+        "command": command,
+        "episodes_played": summary.played,
+        "episodes_succeeded": summary.succeeded,
+        "shards": [shard.path.stem for shard in ordered],
+        "versions": versions(),
+        "commit": commit(),
+    }
+    with _Bar("writing the dataset", summary.kept, show, rate=False) as bar:
+        assemble(settings.out, ordered, spec, settings.video_format, facts, bar.advance)
+    return _summary(ordered, new, began)
+
+
+def _spec_of(name: str) -> EnvSpec:
+    from vla.registry import make_env
+
+    env = make_env(name)
+    try:
+        return env.env_spec
+    finally:
+        env.close()
+
+
+def _claim(settings: RecordSettings, spec: EnvSpec) -> Path:
+    """The shards' folder, made or found to belong to the same recording."""
+    folder, out = settings.out / SHARDS, settings.out
+    wanted = {"recording": settings.identity(), "env_spec": json.loads(json.dumps(spec.to_dict()))}
+    if (folder / COMMAND).exists():
+        there = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
+        if there != wanted:
+            raise VlaError(f"{out} holds another recording; name another --out.\n{_difference(there, wanted)}")
+        for leftover in folder.glob("*.tmp"):
+            leftover.unlink()
+        return folder
+    if out.exists() and any(out.iterdir()):
+        gone = f"a finished dataset without its {SHARDS}" if (out / VLA_JSON).exists() else "something else"
+        raise VlaError(f"{out} holds {gone}, so there is no recording to go on with; name an empty or new folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{COMMAND}.tmp"
+        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        temporary.rename(folder / COMMAND)
+    except OSError as error:
+        raise VlaError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    rows = []
+    for part in ("recording", "env_spec"):
+        for key in wanted[part]:
+            if there[part].get(key) != wanted[part][key]:
+                rows.append(f"  {key}:\n    in the folder: {there[part].get(key)}\n    asked for: {wanted[part][key]}")
+    return "\n".join(rows)
+
+
+def _shard_path(folder: Path, index: int) -> Path:
+    return folder / f"{index:06d}.npz"
+
+
+def _finished(folder: Path, episodes: int) -> Iterator[tuple[int, Shard]]:
+    """The shards that are there. Those past ``episodes`` are left alone; damaged ones are recorded again."""
+    for path in sorted(folder.glob("*.npz")):
+        if int(path.stem) < episodes:
+            try:
+                yield int(path.stem), Shard(path)
+            except VlaError:
+                path.unlink()
+
+
+def _read_facts(out: Path) -> dict[str, Any]:
+    return Recorded.open(out).facts
+
+
+def _summary(shards: list[Shard], new: int, began: float) -> RecordSummary:
+    kept = [shard for shard in shards if shard.kept]
+    succeeded = sum(shard.facts["success"] for shard in shards)
+    frames = sum(shard.facts["steps"] for shard in kept)
+    return RecordSummary(len(shards), succeeded, len(kept), frames, new, time.perf_counter() - began)
+
+
+# Playing, in this process or in workers. A worker keeps its env from one episode to the next.
+
+_worker_env: Env | None = None
+
+
+def _begin_worker(name: str, path: list[str]) -> None:
+    global _worker_env
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.path[:] = path
+    from vla.registry import make_env
+
+    _worker_env = make_env(name)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next episode for ever."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _work(settings: RecordSettings, index: int, env: Env | None = None) -> int:
+    env = env or _worker_env
+    assert env is not None
+    seed = episode_seed("record", settings.seed, index)
+    episode = play_episode(env, seed, settings.options(seed), settings.noise)
+    if not episode.facts["success"] and not settings.keep_failures:
+        episode = Episode(episode.facts)
+    fps = frames_per_second(env.env_spec)
+    write_shard(_shard_path(settings.out / SHARDS, index), episode, settings.video_format, fps)
+    return index
+
+
+def _play_all(settings: RecordSettings, todo: list[int]) -> Iterator[int]:
+    """Play the episodes with these numbers; yields each number when its shard is on the disk."""
+    from vla.parallel import available_cpus
+    from vla.registry import make_env
+
+    workers = min(settings.workers or available_cpus(), len(todo))
+    if workers <= 1:
+        env = make_env(settings.env) if todo else None
+        try:
+            for index in todo:
+                yield _work(settings, index, env)
+        finally:
+            if env:
+                env.close()
+        return
+    # Workers share the machine by process; numeric libraries and Mesa must not start a thread for each core as well.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    context = multiprocessing.get_context("spawn")  # a fork would copy GL contexts and threads half alive
+    pool = ProcessPoolExecutor(workers, context, _begin_worker, (settings.env, list(sys.path)))
+    try:
+        yield from _drain(lambda index: pool.submit(_work, settings, index), todo, 2 * workers)
+    except BrokenProcessPool as error:
+        raise VlaError(
+            "a worker process died (out of memory? try fewer --workers); finished episodes are kept, "
+            "and the same command goes on from them"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _drain(submit: Callable[[int], Future[int]], todo: list[int], ahead: int) -> Iterator[int]:
+    """Keep ``ahead`` episodes handed out, so that an error or Ctrl-C leaves little behind."""
+    queue = iter(todo)
+    waiting = {submit(index) for index in itertools.islice(queue, ahead)}
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+            waiting |= {submit(index) for index in [next(queue, None)] if index is not None}
+
+
+class _Bar:
+    """A progress bar: done, share of successes, rate, time left."""
+
+    def __init__(self, text: str, total: int, show: bool, rate: bool = True) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        extra = [TextColumn("{task.fields[rate]}")] if rate else []
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *extra, TimeRemainingColumn(),
+            disable=not show,
+        )  # fmt: skip
+        self._task = self._bar.add_task(text, total=total, rate="")
+        self._done = self._good = self._new = 0
+        self._began = time.perf_counter()
+
+    def start_at(self, done: int, good: int) -> None:
+        self._done, self._good = done, good
+        self._bar.update(self._task, completed=done)
+
+    def advance(self, success: bool = True) -> None:
+        self._done, self._good, self._new = self._done + 1, self._good + success, self._new + 1
+        speed = self._new / (time.perf_counter() - self._began)
+        text = f"{self._good / self._done:.1%} succeed, {speed:.2f} episodes/s"
+        self._bar.update(self._task, advance=1, rate=text)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
