@@ -1,0 +1,191 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.acting import ENV, DotAgent
+from tests.fake_env import DotEnv
+from vla.chunking import RecedingHorizon, TemporalEnsemble
+from vla.contracts import Chunk, SpecMismatchError, VlaError
+from vla.parallel import SlotPool, WorkerError
+from vla.rollout import EpisodeRequest, RolloutInterrupted, Timing, noise_seed, run_episodes
+
+
+def requests(n, **options):
+    return [EpisodeRequest(i, 100 + i, options) for i in range(n)]
+
+
+def play(agent, episodes, **more):
+    return run_episodes(more.pop("env", ENV), agent, episodes, **more)
+
+
+def test_an_agent_that_sees_and_reads_succeeds():
+    timing, seen = Timing(), []
+    results = play(DotAgent(), requests(12), slots=5, timing=timing, on_episode=seen.append)
+    assert [result.index for result in results] == list(range(12))
+    assert all(result.success for result in results)
+    assert sorted(result.index for result in seen) == list(range(12))
+    for result in results:
+        assert result.progress == 1.0
+        assert result.time_to_success_s == pytest.approx(result.steps * 0.1)
+        assert result.decisions == 1
+        assert all(item["placed"] for item in result.items if item["asked"])
+        assert result.reward_terms["placed"] == 1.0
+        assert result.error is None
+    assert timing.decisions == sum(result.decisions for result in results)
+    assert timing.env_steps == sum(result.steps for result in results)
+    assert timing.wall_s >= timing.env_s > 0
+
+
+def test_results_do_not_depend_on_the_number_of_workers():
+    # Noise in the actions: it has to come from the episode's seed and the decision, not from the order of work.
+    runs = []
+    for workers in (1, 2):
+        agent = DotAgent(noise=0.02)
+        runs.append((play(agent, requests(9, kind="named"), slots=4, workers=workers, execute=6), agent))
+    (one, first), (two, second) = runs
+    assert [dataclasses.asdict(result) for result in one] == [dataclasses.asdict(result) for result in two]
+    assert (first.batches, first.seeds) == (second.batches, second.seeds)
+    assert max(first.batches) == 4
+
+
+def test_the_batch_shrinks_only_when_nothing_is_left_to_play():
+    agent = DotAgent()
+    play(agent, requests(7, kind="named"), slots=3, execute=4)
+    assert agent.batches[0] == 3
+    assert agent.batches == sorted(agent.batches, reverse=True)
+    assert len(set(agent.seeds)) == len(agent.seeds)
+
+
+def test_noise_seed_is_a_function_of_episode_and_decision():
+    assert noise_seed(5, 1) == noise_seed(5, 1)
+    seeds = {noise_seed(episode, decision) for episode in range(20) for decision in range(20)}
+    assert len(seeds) == 400
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_an_observation_filter_changes_what_the_agent_sees():
+    def blind(observation, request):
+        images = {name: np.zeros_like(image) for name, image in observation.images.items()}
+        return dataclasses.replace(observation, images=images)
+
+    results = play(DotAgent(), requests(4), observation_filter=blind)
+    assert not any(result.success for result in results)
+    assert all(result.steps == 60 and result.time_to_success_s is None for result in results)
+
+
+def test_nan_from_the_policy_ends_the_episode_as_a_failure():
+    class Broken(DotAgent):
+        def _act(self, observation, seed):
+            chunk = super()._act(observation, seed)
+            chunk.actions[2, 1] = np.nan
+            return chunk
+
+    result = play(Broken(), requests(1))[0]
+    assert not result.success
+    assert result.steps == 2
+    assert result.error == "the policy gave NaN or infinity in y [m] at step 2"
+
+
+def test_agent_and_env_must_fit():
+    small = DotAgent(DotEnv(cameras_px=16).env_spec)
+    with pytest.raises(SpecMismatchError, match=r"(?s)agent dot_agent: scene 16x16.*env .*: scene 32x32"):
+        play(small, requests(1))
+
+
+def test_a_chunk_of_the_wrong_shape_is_refused():
+    class Narrow(DotAgent):
+        def _act(self, observation, seed):
+            return Chunk(np.zeros((16, 2), np.float32), 0.1)
+
+    with pytest.raises(VlaError, match=r"chunk of shape \(16, 2\).*takes actions of 3"):
+        play(Narrow(), requests(1))
+    with pytest.raises(VlaError, match="execute must lie between 1 and the chunk's 8 actions, and is 9"):
+        play(DotAgent(horizon=8), requests(1), execute=9)
+
+
+def test_a_worker_that_dies_is_named_and_finished_episodes_are_kept():
+    ended = []
+    with pytest.raises(RolloutInterrupted, match=r"worker 2 of 2 .* signal SIGKILL.*episodes were finished") as caught:
+        play(
+            DotAgent(),
+            requests(8, kind="named"),
+            env="tests.acting:DyingDotEnv",
+            workers=2,
+            slots=2,
+            execute=3,
+            on_episode=ended.append,
+        )
+    kept = [result.index for result in caught.value.results]
+    assert kept == sorted(result.index for result in ended)
+    assert kept
+    assert 3 not in kept
+
+
+def test_ctrl_c_keeps_finished_episodes():
+    class Impatient(DotAgent):
+        def act_batch(self, observations, noise_seeds):
+            if len(self.batches) == 30:
+                raise KeyboardInterrupt
+            return super().act_batch(observations, noise_seeds)
+
+    with pytest.raises(RolloutInterrupted, match=r"interrupted; [1-9]") as caught:
+        play(Impatient(), requests(60, kind="named"), slots=2, execute=5)
+    assert all(result.success for result in caught.value.results)
+
+
+def test_a_bug_in_the_env_shows_its_traceback():
+    with pytest.raises(WorkerError, match=r"(?s)Traceback.*the simulator fell over"):
+        play(DotAgent(), requests(2), env="tests.acting:BreakingDotEnv", workers=2, slots=2)
+    with pytest.raises(ZeroDivisionError):
+        play(DotAgent(), requests(2), env="tests.acting:BreakingDotEnv", workers=1)
+
+
+def test_a_users_mistake_in_a_worker_stays_one_line():
+    with pytest.raises(VlaError, match=r"^'make tea' names no dot"):
+        play(DotAgent(), requests(2, instruction="make tea"), workers=2)
+
+
+def test_asked_for_episodes_are_filmed():
+    import av
+
+    results = play(DotAgent(), requests(3, kind="named"), record_frames=2)
+    assert results[2].video is None
+    with av.open(__import__("io").BytesIO(results[0].video)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+    assert (frames[0].width, frames[0].height) == (320, 240)
+    assert len(frames) >= results[0].steps // 2
+
+
+def test_receding_horizon_plays_the_beginning_of_each_chunk():
+    chunk = Chunk(np.arange(12, dtype=np.float32).reshape(6, 2), 0.1)
+    assert RecedingHorizon(4).play(chunk, 0).tolist() == chunk.actions[:4].tolist()
+
+
+def test_temporal_ensemble_weighs_older_chunks_more():
+    ensemble = TemporalEnsemble(execute=1, decay=np.log(2))
+    first = ensemble.play(Chunk(np.full((3, 1), 0.0, np.float32), 0.1), 0)
+    second = ensemble.play(Chunk(np.full((3, 1), 3.0, np.float32), 0.1), 1)
+    assert first.tolist() == [[0.0]]
+    # weights 1 (old) and 1/2 (new): 0 * 2/3 + 3 * 1/3
+    assert second == pytest.approx(np.array([[1.0]]))
+    alone = ensemble.play(Chunk(np.full((3, 1), 9.0, np.float32), 0.1), 20)
+    assert alone.tolist() == [[9.0]]
+
+
+def test_temporal_ensemble_in_the_loop():
+    results = play(
+        DotAgent(), requests(4, kind="named"), chunking=lambda: TemporalEnsemble(execute=4, decay=5.0), slots=2
+    )
+    assert all(result.success for result in results)
+    assert max(result.decisions for result in results) > 1
+
+
+def test_slot_pool_answers_in_the_order_of_the_requests():
+    for workers in (1, 2):
+        with SlotPool(list, slots=3, workers=workers) as pool:
+            pool.call({slot: ("append", slot * 10) for slot in range(3)})
+            assert list(pool.call({2: ("copy",), 0: ("copy",)}).items()) == [(2, [20]), (0, [0])]
+    with pytest.raises(VlaError, match="at least 1"):
+        SlotPool(list, slots=0)

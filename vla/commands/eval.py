@@ -1,0 +1,217 @@
+"""``vla eval``: measure an agent on held-out episodes, with a table, a report and videos."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HELP = "measure an agent in a simulated env"
+
+EPILOG = """examples:
+  vla eval --env tidy_desk                              the agent that ships, 50 held-out episodes
+  vla eval --env tidy_desk --agent runs/mine            your own agent, on the same episodes
+  vla eval --env tidy_desk --agent runs/mine --against runs/eval_tidy_desk
+                                                        ... and the difference, paired by episode
+  vla eval --env tidy_desk --instruction "put the red pen in the tray" --episodes 8
+  vla eval --env tidy_desk --instruction "请整理桌面" --items 5
+  vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
+  vla eval --env tidy_desk --check                      does it truly see and read?
+
+The results are in the folder --out: results.json, report.html and videos/*.mp4.
+Evaluation seeds never meet training seeds. The exit code is 0 if the evaluation ran, however well the agent did.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options and the examples."""
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--env", required=True, metavar="NAME", help="the env, e.g. tidy_desk, or package.module:Class")
+    add("--agent", metavar="PATH|NAME", help="an agent's folder or name (default: the agent that ships for the env)")
+    add("--episodes", type=int, default=50, metavar="N", help="how many episodes (default: 50)")
+    add("--seed", type=int, default=0, metavar="N", help="chooses the episodes (default: 0)")
+    add("--workers", type=int, metavar="N", help="processes that step the envs (default: one for each CPU, at most 8)")
+    add("--instruction", metavar="TEXT", help="your own sentence for all episodes, English or Chinese")
+    add("--items", type=int, metavar="N", help="items on the desk (default: the env's)")
+    add("--kind", choices=["all", "category", "named"], help="only this kind of instruction (default: any)")
+    add("--language", choices=["en", "zh", "both"], default="both", help="of the instructions (default: both)")
+    add("--split", choices=["heldout", "train"], default="heldout", help="sentences and looks (default: heldout)")
+    add("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/eval_ENV)")
+    add("--videos", type=int, default=6, metavar="N", help="episodes to film and show (default: 6)")
+    add("--execute", type=int, metavar="N", help="steps to play of each chunk (default: the agent's)")
+    add("--slots", type=int, default=8, metavar="N", help="episodes side by side: the policy's batch (default: 8)")
+    add("--against", type=Path, metavar="DIR", help="another run's results to compare with, paired by episode")
+    add(
+        "--check",
+        type=int,
+        nargs="?",
+        const=20,
+        default=0,
+        metavar="N",
+        help="also run N episodes (20) with blank images, shuffled and swapped instructions",
+    )
+
+
+def run(args: argparse.Namespace, extra: list[str]) -> int:
+    """Evaluate; print the table. Returns 0 if the evaluation ran."""
+    from rich.console import Console
+
+    from vla import registry
+    from vla.contracts import VlaError
+    from vla.evaluate import EvalConfig, evaluate
+    from vla.parallel import available_cpus
+    from vla.rollout import RolloutInterrupted
+
+    if extra:
+        raise VlaError(f"vla eval takes no '{extra[0]}'; see vla eval --help")
+    config = EvalConfig(
+        env=args.env,
+        episodes=args.episodes,
+        seed=args.seed,
+        workers=min(available_cpus(), 8) if args.workers is None else args.workers,
+        slots=args.slots,
+        split=args.split,
+        instruction=args.instruction,
+        language=None if args.language == "both" else args.language,
+        kind=args.kind,
+        items=args.items,
+        execute=args.execute,
+        videos=args.videos,
+        check=args.check,
+    )
+    registry.load_env(args.env)  # an unknown name is told before an agent is loaded
+    out = args.out or Path("runs") / f"eval_{args.env.replace(':', '_').replace('/', '_')}"
+    console = Console()
+    agent = _load_agent(args)
+    try:
+        with _Progress(console) as progress:
+            summary = evaluate(
+                config, agent, out, command_line(args), progress.on_episode, progress.on_stage, against=args.against
+            )
+    except RolloutInterrupted as error:
+        if not error.by_user:
+            raise
+        print(f"vla: {error}", file=sys.stderr)
+        return 130
+    print_table(console, summary)
+    console.print(f"\nreport: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _load_agent(args: argparse.Namespace) -> Any:
+    import torch
+
+    from vla.agent import load
+    from vla.parallel import available_cpus
+    from vla.paths import shipped_agent
+
+    torch.set_num_threads(available_cpus())  # the workers wait while the policy thinks
+    if not args.agent:
+        return load(shipped_agent(args.env))
+    run = Path(args.agent)
+    if (run / "agent" / "agent.json").is_file() and not (run / "agent.json").is_file():
+        agent = load(run / "agent")  # the folder of a training run, which holds its agent
+        agent.name = run.resolve().name
+        return agent
+    return load(args.agent)
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """The command that gives the same figures: every option that differs from its default."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = ["vla", "eval"]
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if value is not None and value != action.default:
+            words += [action.option_strings[-1], str(value)]
+    return shlex.join(words)
+
+
+class _Progress:
+    """A progress bar with the time left and the running score."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[score]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task: Any = None
+        self._succeeded = self._ended = 0
+
+    def on_stage(self, name: str, episodes: int) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, completed=self._ended, total=self._ended)
+        self._succeeded = self._ended = 0
+        self._task = self._bar.add_task(name, total=episodes, score="")
+
+    def on_episode(self, result: Any) -> None:
+        self._ended += 1
+        self._succeeded += result.success
+        self._bar.update(self._task, completed=self._ended, score=f"{self._succeeded} succeeded")
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def print_table(console: Console, summary: dict[str, Any]) -> None:
+    """The figures on the terminal."""
+    from rich.table import Table
+
+    from vla.report import percent, words
+
+    table = Table(title=f"{summary['agent']} on {summary['env']}, {summary['split']}", title_justify="left")
+    for title in ("", "success", "95 % interval", "progress", "episodes"):
+        table.add_column(title, justify="left" if not title else "right")
+
+    def row(name: str, rate: dict[str, Any], progress: float | None = None, style: str | None = None) -> None:
+        interval = f"{rate['low'] * 100:.1f} – {rate['high'] * 100:.1f} %"
+        shown = "" if progress is None else percent(progress)
+        table.add_row(name, percent(rate["rate"]), interval, shown, str(rate["n"]), style=style)
+
+    row("all episodes", summary["success"], summary["progress"]["mean"], "bold")
+    for field in ("kind", "language", "category"):
+        if summary["by"][field]:
+            table.add_section()
+        for name, group in summary["by"][field].items():
+            row(f"{field}: {words(name)}", group["success"], group["progress"]["mean"])
+    for name, check in summary.get("checks", {}).items():
+        table.add_section()
+        for key, label in (("success", "success"), ("moved_named", "moved the named item")):
+            if key in check and (key != "success" or "moved_named" not in check):
+                row(f"{words(name)}: {label}", check[key])
+    console.print(table)
+    facts = [
+        ("policy decisions a second", summary["policy_hz"]),
+        ("env steps a second", summary["env_steps_per_s"]),
+        ("simulated seconds per second", summary["realtime_factor"]),
+    ]
+    console.print(" · ".join(f"{name}: {value}" for name, value in facts), highlight=False)
+    if summary["cut_short"]:
+        first = next(e["error"] for e in summary["episodes_detail"] if e["error"])
+        console.print(f"{summary['cut_short']} episodes were cut short, e.g.: {first}", style="yellow", highlight=False)
+    if "against" in summary:
+        other = summary["against"]
+        console.print(
+            f"against {other['agent']}: {other['difference'] * 100:+.1f} points "
+            f"({other['low'] * 100:+.1f} to {other['high'] * 100:+.1f}), p = {other['p_value']:.3f}, "
+            f"{other['n']} shared episodes",
+            highlight=False,
+        )

@@ -1,0 +1,275 @@
+"""``report.html``: one file that tells the whole evaluation, with its videos inside and no other resource."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from vla.provenance import write_atomically
+from vla.report_style import STYLE
+from vla.rollout import EpisodeResult
+
+MOST_VIDEO_BYTES = 12_000_000  # videos beyond this stay in the folder and are only named in the report
+
+
+def write_report(path: Path, summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> None:
+    """Write the report.
+
+    Args:
+        path: the HTML file.
+        summary: the content of ``results.json``.
+        shown: filmed episodes to show.
+    """
+    write_atomically(path, render(summary, shown))
+
+
+def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
+    """The report as one HTML document."""
+    title = f"{summary['agent']} on {summary['env']}"
+    parts = [
+        _header(summary, title),
+        _tiles(summary),
+        *(_rates(f"By {name}", summary["by"][name]) for name in ("kind", "language", "category")),
+        _items(summary),
+        _videos(shown),
+        _histogram(summary),
+        _checks(summary),
+        _against(summary),
+        _speed(summary),
+        _episodes(summary),
+        _origin(summary),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(summary: dict[str, Any], title: str) -> str:
+    split = "held-out" if summary["split"] == "heldout" else summary["split"]
+    facts = [f"{summary['episodes']} episodes", f"{split} split", f"seed {summary['seed']}", summary["date"]]
+    warning = ""
+    if summary["split"] != "heldout":
+        warning = '<p class="note">Sentences, colours and layouts are those of training: not a held-out figure.</p>'
+    return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(facts))}</p>{warning}</header>"
+
+
+def _tiles(summary: dict[str, Any]) -> str:
+    success, seconds = summary["success"], summary["time_to_success_s"]["median"]
+    tiles = [
+        ("success", percent(success["rate"]), f"95 % interval {_interval(success)}", "lead"),
+        ("progress", percent(summary["progress"]["mean"]), "mean share of each task done", ""),
+        ("time to success", _number(seconds, " s"), "median, simulated", ""),
+        ("policy", _number(summary["policy_hz"], " Hz"), "decisions a second, inference alone", ""),
+        ("faster than time", _number(summary["realtime_factor"], "×"), "simulated seconds per second", ""),
+    ]
+    return (
+        '<section class="tiles">'
+        + "".join(
+            f'<div class="tile {kind}"><span>{escape(name)}</span><strong>{escape(value)}</strong>'
+            f"<small>{escape(hint)}</small></div>"
+            for name, value, hint, kind in tiles
+        )
+        + "</section>"
+    )
+
+
+def _videos(shown: Sequence[EpisodeResult]) -> str:
+    columns, spent = [], 0
+    for outcome, heading in ((True, "Successes"), (False, "Failures")):
+        figures = []
+        for result in (one for one in shown if one.success == outcome and one.video):
+            assert result.video is not None
+            spent += len(result.video)
+            if spent > MOST_VIDEO_BYTES:
+                continue
+            data = base64.b64encode(result.video).decode()
+            figures.append(
+                f'<figure><video controls muted loop playsinline preload="metadata" src="data:video/mp4;base64,{data}">'
+                f'</video><figcaption lang="{escape(result.language)}">{escape(result.instruction)}'
+                f"<small>episode {result.index}, {result.steps} steps, progress {percent(result.progress)}"
+                f"{', ' + escape(result.error) if result.error else ''}</small></figcaption></figure>"
+            )
+        if figures:
+            columns.append(f'<div><h3>{heading}</h3><div class="films">{"".join(figures)}</div></div>')
+    if not columns:
+        return ""
+    return (
+        '<section><h2>Episodes on film</h2><p class="hint">Twice the simulated speed.</p>'
+        f'<div class="columns">{"".join(columns)}</div></section>'
+    )
+
+
+def _bar(rate: dict[str, Any], label: str, note: str = "") -> str:
+    """One row: a name, a bar with its interval as a whisker, and the figures."""
+    left, right, middle = rate["low"] * 100, rate["high"] * 100, rate["rate"] * 100
+    described = f"{label}: {percent(rate['rate'])}, interval {_interval(rate)}, n = {rate['n']}"
+    return (
+        f'<div class="row"><span class="name">{escape(label)}</span>'
+        f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{escape(described)}">'
+        '<rect class="track" x="0" y="1" width="100" height="8"/>'
+        f'<rect class="bar" x="0" y="1" width="{middle:.2f}" height="8"/>'
+        f'<path class="whisker" d="M{left:.2f} 5H{right:.2f}M{left:.2f} 2.5V7.5M{right:.2f} 2.5V7.5"/></svg>'
+        f'<span class="figures"><b>{percent(rate["rate"])}</b> {_interval(rate)} '
+        f"<i>n = {rate['n']}{escape(note)}</i></span></div>"
+    )
+
+
+def _rates(heading: str, groups: dict[str, Any]) -> str:
+    if not groups:
+        return ""
+    rows = [
+        _bar(group["success"], words(name), f", progress {percent(group['progress']['mean'])}")
+        for name, group in groups.items()
+    ]
+    return f"<section><h2>{escape(heading)}</h2>{''.join(rows)}</section>"
+
+
+def _items(summary: dict[str, Any]) -> str:
+    if not summary["per_item"]:
+        return ""
+    rows = [_bar(rate, name) for name, rate in summary["per_item"].items()]
+    return (
+        "<section><h2>Per item</h2>"
+        '<p class="hint">Items that were asked for and ended in their place, whatever became of the rest.</p>'
+        f"{''.join(rows)}</section>"
+    )
+
+
+def _histogram(summary: dict[str, Any], bins: int = 12) -> str:
+    times = [e["time_to_success_s"] for e in summary["episodes_detail"] if e["time_to_success_s"] is not None]
+    if len(times) < 2:
+        return ""
+    low, high = min(times), max(times)
+    width = max((high - low) / bins, 0.1)
+    counts = [0] * bins
+    for seconds in times:
+        counts[min(int((seconds - low) / width), bins - 1)] += 1
+    tallest = max(counts)
+    bars = "".join(
+        f'<rect class="bar" x="{10 + i * 40}" y="{110 - 90 * count / tallest:.1f}" width="36" '
+        f'height="{90 * count / tallest:.1f}"><title>{low + i * width:.1f} to {low + (i + 1) * width:.1f} s: {count}'
+        f'</title></rect><text x="{28 + i * 40}" y="{104 - 90 * count / tallest:.1f}">{count or ""}</text>'
+        f'<text x="{10 + i * 40}" y="124">{low + i * width:.1f}</text>'
+        for i, count in enumerate(counts)
+    )
+    return (
+        "<section><h2>Time to success</h2>"
+        f'<svg class="histogram" viewBox="0 0 500 132" role="img" '
+        f'aria-label="histogram of {len(times)} times to success">{bars}'
+        '<path class="axis" d="M10 110H490"/></svg>'
+        '<p class="hint">Simulated seconds; successful episodes only.</p></section>'
+    )
+
+
+def _checks(summary: dict[str, Any]) -> str:
+    checks = summary.get("checks")
+    if not checks:
+        return ""
+    blocks = []
+    for name, check in checks.items():
+        rows = []
+        for key, label in (
+            ("reference", "success, as it is"),
+            ("success", "success, with the change"),
+            ("moved_named", "moved the item now named"),
+            ("moved_original", "moved the first item"),
+        ):
+            if key in check and not (name == "swapped_item" and key == "success"):
+                rows.append(_bar(check[key], label))
+        if "skipped" in check:
+            rows.append(f"<p>Left out: {escape(check['skipped'])}.</p>")
+        blocks.append(
+            f"<h3>{escape(words(name))}</h3><p class='hint'>Expected: {escape(check['expected'])}.</p>{''.join(rows)}"
+        )
+    return f"<section><h2>Does it see and read?</h2>{''.join(blocks)}</section>"
+
+
+def _against(summary: dict[str, Any]) -> str:
+    other = summary.get("against")
+    if not other:
+        return ""
+    return (
+        f"<section><h2>Against {escape(other['agent'])}</h2><p>On the {other['n']} episodes that both played: "
+        f"<b>{_points(other['difference'])}</b> (95 % interval {_points(other['low'])} to {_points(other['high'])}), "
+        f"McNemar p = {other['p_value']:.3f}. Only this agent solved {other['only_this']}, "
+        f"only the other {other['only_other']}.</p></section>"
+    )
+
+
+def _speed(summary: dict[str, Any]) -> str:
+    rows = [
+        ("policy decisions a second (batched)", _number(summary["policy_hz"])),
+        ("one decision on one observation", _number(summary["policy_latency_ms"], " ms")),
+        ("env steps a second (physics and cameras)", _number(summary["env_steps_per_s"])),
+        ("simulated seconds per second", _number(summary["realtime_factor"])),
+        ("simulated", f"{summary['simulated_s']} s"),
+        ("wall time, videos included", f"{summary['wall_s']} s"),
+        ("videos", f"{summary['video_s']} s"),
+        ("envs side by side, worker processes", f"{summary['slots']}, {summary['workers']}"),
+    ]
+    return f"<section><h2>Speed</h2>{_table(rows)}</section>"
+
+
+def _episodes(summary: dict[str, Any]) -> str:
+    rows = "".join(
+        f'<tr class="{"good" if e["success"] else "bad"}"><td>{e["index"]}</td><td>{e["seed"]}</td>'
+        f'<td lang="{escape(e["language"])}">{escape(e["instruction"])}</td>'
+        f"<td>{escape(e['kind'])}</td><td>{'✓' if e['success'] else '✗'}</td><td>{percent(e['progress'])}</td>"
+        f"<td>{e['steps']}</td><td>{escape(e['error'] or '')}</td></tr>"
+        for e in summary["episodes_detail"]
+    )
+    return (
+        f"<section><details><summary>All {summary['episodes']} episodes</summary><div class='scroll'><table>"
+        "<thead><tr><th>#</th><th>seed</th><th>instruction</th><th>kind</th><th></th><th>progress</th>"
+        f"<th>steps</th><th></th></tr></thead><tbody>{rows}</tbody></table></div></details></section>"
+    )
+
+
+def _origin(summary: dict[str, Any]) -> str:
+    machine = summary["machine"]
+    rows = [
+        ("agent", " ".join(filter(None, (summary["agent"], summary["agent_hash"])))),
+        ("policy, recipe", ", ".join(filter(None, (summary["policy"], str(summary["recipe"] or ""))))),
+        ("steps played of each chunk", str(summary["execute"])),
+        ("machine", ", ".join(f"{name} {value}" for name, value in machine.items() if value is not None)),
+        ("commit", summary["commit"] or "not from a checkout"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
+    ]
+    command = f"<pre><code>{escape(summary['command'])}</code></pre>" if summary["command"] else ""
+    return f"<section><h2>To repeat it</h2>{command}{_table(rows)}</section>"
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+    return f'<table class="facts">{cells}</table>'
+
+
+def words(name: str) -> str:
+    """A key of the results as a reader would say it."""
+    return {"en": "English", "zh": "Chinese"}.get(name, name.replace("_", " "))
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage; a dash where there is none."""
+    return "–" if share is None else f"{share * 100:.1f} %".replace(".0 %", " %")
+
+
+def _points(difference: float) -> str:
+    return f"{difference * 100:+.1f} points"
+
+
+def _interval(rate: dict[str, Any]) -> str:
+    return f"{rate['low'] * 100:.0f}–{rate['high'] * 100:.0f} %"
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f}{unit}" if abs(value) >= 100 else f"{value:.1f}{unit}"

@@ -1,0 +1,187 @@
+"""What a run of episodes amounts to: the content of ``results.json``, and the comparison of two of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla.contracts import VlaError
+from vla.provenance import commit, machine, versions
+from vla.rollout import Actor, EpisodeResult, Timing
+from vla.stats import compare_pairs, rate_of
+
+if TYPE_CHECKING:
+    from vla.evaluate import EvalConfig
+
+FORMAT_VERSION = 1
+
+
+def summarise(
+    config: EvalConfig, agent: Actor, results: Sequence[EpisodeResult], timing: Timing, command: str
+) -> dict[str, Any]:
+    """What ``results.json`` holds. Rates are 0 to 1 with Wilson's 95 % interval; times are seconds."""
+    provenance = getattr(agent, "provenance", {}) or {}
+    dt = agent.spec.dt
+    busy = timing.policy_s + timing.env_s
+    times = [result.time_to_success_s for result in results if result.time_to_success_s is not None]
+    return {
+        "format_version": FORMAT_VERSION,
+        "env": config.env,
+        "agent": agent.name,
+        "agent_hash": getattr(agent, "hash", "")[:16] or None,
+        "policy": getattr(agent, "policy_name", type(agent).__name__),
+        "recipe": _recipe_name(provenance),
+        "episodes": len(results),
+        "seed": config.seed,
+        "split": config.split,
+        "items": config.items,
+        "execute": config.execute or getattr(agent, "execute", None) or 8,
+        "slots": config.slots,
+        "workers": config.workers,
+        "success": rate_of([result.success for result in results]).to_dict(),
+        "progress": {"mean": _mean([result.progress for result in results])},
+        "by": {name: _by(results, name) for name in ("kind", "language", "category")},
+        "per_item": _per_item(results),
+        "reward_terms": _mean_terms(results),
+        "time_to_success_s": {"mean": _mean(times), "median": _median(times)},
+        "cut_short": sum(result.error is not None for result in results),
+        "policy_hz": _ratio(timing.decisions, timing.policy_s),
+        "policy_latency_ms": _latency_ms(agent, timing),
+        "env_steps_per_s": _ratio(timing.env_steps, timing.env_s),
+        "realtime_factor": _ratio(timing.env_steps * dt, busy),
+        "simulated_s": round(timing.env_steps * dt, 1),
+        "video_s": round(timing.video_s, 2),
+        "wall_s": round(timing.wall_s, 2),
+        "command": command,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "episodes_detail": [_detail(result) for result in results],
+    }
+
+
+def _recipe_name(provenance: dict[str, Any]) -> str | None:
+    recipe = provenance.get("recipe")
+    return recipe.get("name") if isinstance(recipe, dict) else recipe
+
+
+def _detail(result: EpisodeResult) -> dict[str, Any]:
+    return {
+        "index": result.index,
+        "seed": result.seed,
+        "instruction": result.instruction,
+        "language": result.language,
+        "kind": result.kind,
+        "category": result.category,
+        "success": result.success,
+        "progress": round(result.progress, 4),
+        "steps": result.steps,
+        "decisions": result.decisions,
+        "time_to_success_s": None if result.time_to_success_s is None else round(result.time_to_success_s, 2),
+        "reward_terms": {name: round(value, 4) for name, value in result.reward_terms.items()},
+        "items": result.items,
+        "error": result.error,
+    }
+
+
+def _by(results: Sequence[EpisodeResult], name: str) -> dict[str, Any]:
+    """Success and progress for each value of a field; the empty category (all items) has no row."""
+    groups: dict[str, list[EpisodeResult]] = {}
+    for result in results:
+        if getattr(result, name):
+            groups.setdefault(getattr(result, name), []).append(result)
+    return {
+        value: {
+            "success": rate_of([result.success for result in group]).to_dict(),
+            "progress": {"mean": _mean([result.progress for result in group])},
+        }
+        for value, group in sorted(groups.items())
+    }
+
+
+def _per_item(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """For each category of items that were asked for: how many ended in their place."""
+    groups: dict[str, list[bool]] = {}
+    for result in results:
+        for item in result.items:
+            if item["asked"]:
+                groups.setdefault(item["category"], []).append(item["placed"])
+    return {category: rate_of(placed).to_dict() for category, placed in sorted(groups.items())}
+
+
+def _mean_terms(results: Sequence[EpisodeResult]) -> dict[str, float]:
+    names = sorted({name for result in results for name in result.reward_terms})
+    return {name: _mean([r.reward_terms[name] for r in results if name in r.reward_terms]) or 0.0 for name in names}
+
+
+def compare(summary: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Compare two runs' episodes on the seeds that they share, paired.
+
+    Raises:
+        VlaError: if the two runs share no episode of the same seed and instruction.
+    """
+    theirs = {(e["seed"], e["instruction"]): e["success"] for e in earlier["episodes_detail"]}
+    ours = {(e["seed"], e["instruction"]): e["success"] for e in summary["episodes_detail"]}
+    shared = [key for key in ours if key in theirs]
+    if not shared:
+        raise VlaError(
+            f"the two runs share no episode: this one has --seed {summary['seed']} --split {summary['split']}, "
+            f"the other --seed {earlier['seed']} --split {earlier['split']}"
+        )
+    paired = compare_pairs([ours[key] for key in shared], [theirs[key] for key in shared])
+    return {
+        "agent": earlier["agent"],
+        "agent_hash": earlier.get("agent_hash"),
+        "difference": round(paired.difference, 4),
+        "low": round(paired.low, 4),
+        "high": round(paired.high, 4),
+        "p_value": round(paired.p_value, 4),
+        "only_this": paired.only_first,
+        "only_other": paired.only_second,
+        "n": paired.n,
+    }
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a ``results.json``, given it or its folder. Raises VlaError where there is none."""
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if not data["episodes_detail"]:
+            raise KeyError("episodes_detail")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VlaError(f"{file} is no results.json of vla eval ({type(error).__name__}: {error})") from error
+    return data
+
+
+def _latency_ms(agent: Actor, timing: Timing, repeats: int = 10) -> float | None:
+    """Median time of one decision on one observation, as a robot would ask for it."""
+    if timing.sample is None:
+        return None
+    taken = []
+    for repeat in range(repeats):
+        begun = time.perf_counter()
+        agent.act_batch([timing.sample], [repeat])
+        taken.append((time.perf_counter() - begun) * 1000)
+    return round(sorted(taken)[repeats // 2], 2)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(sorted(values)[len(values) // 2], 2) if values else None
+
+
+def _ratio(count: float, seconds: float) -> float | None:
+    return round(count / seconds, 2) if seconds > 0 else None
+
+
+def as_json(summary: dict[str, Any]) -> str:
+    """The file's text: UTF-8 as it is, no NaN."""
+    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

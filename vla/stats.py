@@ -1,0 +1,104 @@
+"""Intervals and comparisons for success rates: no figure is reported without one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of successes with its interval, all from 0 to 1. With n = 0 the interval is (0, 1)."""
+
+    rate: float
+    low: float
+    high: float
+    n: int
+
+    def to_dict(self) -> dict[str, float | int]:
+        """The rate as JSON: ``rate``, ``low``, ``high`` rounded to four places, and ``n``."""
+        return {"rate": round(self.rate, 4), "low": round(self.low, 4), "high": round(self.high, 4), "n": self.n}
+
+
+def wilson(successes: int, n: int, z: float = 1.96) -> Rate:
+    """Wilson's score interval for a proportion (Wilson 1927): honest near 0 and 1 and for small n.
+
+    Args:
+        successes: how many of the ``n`` trials succeeded.
+        n: number of trials; 0 gives a rate of 0 and the interval (0, 1).
+        z: standard normal quantile; 1.96 gives 95 %.
+
+    Raises:
+        ValueError: unless 0 <= successes <= n.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must lie between 0 and n = {n}, and is {successes}")
+    if n == 0:
+        return Rate(0.0, 0.0, 1.0, 0)
+    share = successes / n
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    middle = share + z * z / (2 * n)
+    # At the ends rounding would leave 1e-17 or 0.9999..., where the formula gives 0 and 1 exactly.
+    low = 0.0 if successes == 0 else (middle - spread) / scale
+    high = 1.0 if successes == n else (middle + spread) / scale
+    return Rate(share, low, high, n)
+
+
+def rate_of(outcomes: Sequence[bool]) -> Rate:
+    """Wilson's interval for a list of outcomes."""
+    return wilson(sum(map(bool, outcomes)), len(outcomes))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the same seeds.
+
+    Attributes:
+        difference: success rate of the first run minus that of the second.
+        low: lower end of the difference's 95 % interval.
+        high: upper end.
+        p_value: exact McNemar test (two-sided): how often chance alone gives a split at least as uneven.
+        only_first: episodes that only the first run solved.
+        only_second: episodes that only the second run solved.
+        n: pairs.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    only_first: int
+    only_second: int
+    n: int
+
+
+def compare_pairs(first: Sequence[bool], second: Sequence[bool], z: float = 1.96) -> Comparison:
+    """Compare two runs episode by episode; shared luck (an easy layout) cancels out.
+
+    The interval is Wald's for paired proportions with Agresti and Min's half count added to each cell
+    (Statistics in Medicine 24:729, 2005), clipped to [-1, 1].
+
+    Raises:
+        ValueError: if the lengths differ or are zero.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"two runs of the same, non-zero length are needed, not {len(first)} and {len(second)}")
+    n = len(first)
+    only_first = sum(bool(a) and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(bool(b) and not a for a, b in zip(first, second, strict=True))
+    split = only_first + only_second
+    tail = sum(math.comb(split, k) for k in range(min(only_first, only_second) + 1)) / 2**split
+    b, c, total = only_first + 0.5, only_second + 0.5, n + 2
+    middle = (b - c) / total
+    spread = z * math.sqrt(b + c - (b - c) ** 2 / total) / total
+    return Comparison(
+        (only_first - only_second) / n,
+        max(-1.0, middle - spread),
+        min(1.0, middle + spread),
+        min(1.0, 2 * tail),
+        only_first,
+        only_second,
+        n,
+    )
