@@ -1,0 +1,5 @@
+"""The environments, one task a file. Importing this package registers the gymnasium ids and nothing heavy."""
+
+import gymnasium
+
+gymnasium.register(id="vla/TidyDesk-v0", entry_point="envs.tidy_desk:TidyDesk", order_enforce=True)

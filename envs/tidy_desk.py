@@ -1,0 +1,329 @@
+"""tidy_desk: put what an instruction asks for from a desk into a pen tray, a block box and a waste bin.
+
+Two to five items lie among three receptacles. The instruction asks for everything, for one category or for one named
+item, in English or Chinese. Success is physical: each asked-for item rests released inside its receptacle for
+HOLD_STEPS control steps, and nothing else was disturbed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from envs import instructions
+from envs.instructions import Goal
+from envs.items import Receptacle, add_item, add_receptacle
+from envs.tabletop import (
+    ACTION,
+    ACTION_HIGH,
+    ACTION_LOW,
+    DT,
+    RELATIVE,
+    STATE,
+    STATE_HIGH,
+    STATE_LOW,
+    Tabletop,
+    camera_specs,
+)
+from envs.tidy_layout import Placed, choose_things, random_goal, sample_layout
+from vla.contracts import EnvSpec, Observation, StepResult, VlaError
+
+EPISODE_STEPS = 400
+HOLD_STEPS = 3  # success must last 0.3 s
+DISTURBED = 0.03  # metres that an item which was not asked for may move
+RESTING = 0.02  # m/s, below which an item counts as at rest
+_STICKY = 0.03  # metres by which another item must be nearer to become the target
+_LONGEST = 300  # characters of an instruction
+_OPTIONS = ("split", "language", "items", "kind", "category", "instruction")
+_PRINTABLE = "".join(map(chr, range(32, 127)))
+_CHARSET = _PRINTABLE + "。，？！、；：“”‘’（）《》～…" + "".join(map(chr, range(0x4E00, 0xA000)))
+
+
+class TidyDesk(gymnasium.Env):
+    """The desk, as ``vla.contracts.Env`` describes an env.
+
+    Args:
+        cameras_px: width and height of the camera images, pixels.
+        quality: ``fast``, or ``video`` for images with shadows and anti-aliasing (about 20 times slower).
+        render_mode: ``rgb_array`` or None, for gymnasium's ``render``.
+
+    ``reset`` options: ``split`` (``train`` or ``heldout``: shades, layouts and paraphrases), ``language`` (``en``,
+    ``zh`` or None for either), ``items`` (2 to 5, or None for 3), ``kind`` (``all``, ``category``, ``named`` or None),
+    ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it decides
+    language, kind and category).
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT)}  # type: ignore[misc]
+
+    def __init__(self, cameras_px: int = 128, quality: str = "fast", render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.tabletop = Tabletop(cameras_px, quality)
+        self.env_spec = EnvSpec(
+            name="tidy_desk",
+            cameras=camera_specs(cameras_px),
+            state=STATE,
+            action=ACTION,
+            dt=DT,
+            episode_steps=EPISODE_STEPS,
+            languages=instructions.LANGUAGES,
+            relative=RELATIVE,
+        )
+        image = spaces.Box(0, 255, (cameras_px, cameras_px, 3), np.uint8)
+        self.observation_space = spaces.Dict(
+            {camera.name: image for camera in self.env_spec.cameras}
+            | {
+                "state": spaces.Box(STATE_LOW, STATE_HIGH, dtype=np.float32),
+                "instruction": spaces.Text(max_length=_LONGEST, min_length=1, charset=_CHARSET),
+            }
+        )
+        self.action_space = spaces.Box(ACTION_LOW, ACTION_HIGH, dtype=np.float32)
+        self.placed: list[Placed] = []
+        self.receptacles: dict[str, Receptacle] = {}
+        self.asked: list[bool] = []
+
+    # --- an episode ----------------------------------------------------------------------------------------------
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
+        """Begin an episode. Raises VlaError where an option is unknown or the instruction can't be understood."""
+        if seed is None:
+            seed = int(self.np_random.integers(2**31))
+        super().reset(seed=seed)
+        self.seed, rng = seed, self.np_random
+        chosen = _check_options(options or {})
+        self.split, goal, count = chosen["split"], chosen["goal"], chosen["items"]
+        self.language = chosen["language"] or str(rng.choice(instructions.LANGUAGES))
+        if goal is None:
+            kind = chosen["kind"] or ("named" if chosen["category"] else str(rng.choice(instructions.KINDS)))
+            goal = random_goal(kind, chosen["category"], rng)
+        self.goal: Goal = goal
+        self.instruction = chosen["instruction"] or instructions.write(goal, self.language, self.split, rng)
+
+        things = choose_things(goal, count, rng)
+        self.receptacles, self.placed = sample_layout(things, self.split, rng)
+        if goal.kind == "all":
+            self.asked = [True] * len(things)
+        elif goal.kind == "category":
+            self.asked = [placed.item.category == goal.category for placed in self.placed]
+        else:
+            self.asked = [index == 0 for index in range(len(things))]
+
+        start = self.tabletop.controller.home + rng.uniform(-0.06, 0.06, 7)
+        self.tabletop.build(self._add_things, start)
+        model = self.tabletop.model
+        bodies = [model.body(placed.item.name) for placed in self.placed]
+        self._body_ids = [int(body.id) for body in bodies]
+        self._velocity_at = [int(model.jnt_dofadr[body.jntadr[0]]) for body in bodies]
+        self._start = self._item_positions()
+        self._steps = self._held_for = 0
+        self.limit = min(EPISODE_STEPS, 120 * sum(self.asked) + 40)
+        self._target: int | None = None
+        self._look()
+        info = {
+            "instruction": self.instruction,
+            "language": self.language,
+            "kind": goal.kind,
+            "category": goal.category,
+            "split": self.split,
+            "seed": self.seed,
+            "items": [
+                {"name": placed.item.name, "category": placed.item.category, "asked": asked}
+                for placed, asked in zip(self.placed, self.asked, strict=True)
+            ],
+        }
+        return self._raw_observation(), info
+
+    def _add_things(self, spec: Any) -> None:
+        for receptacle in self.receptacles.values():
+            add_receptacle(spec, receptacle)
+        for placed in self.placed:
+            add_item(spec, placed.item, placed.x, placed.y, placed.yaw)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict]:
+        """Gymnasium's step: ``play`` and then the observation."""
+        result = self.play(action)
+        return self._raw_observation(), result.reward, result.terminated, result.truncated, result.info
+
+    def play(self, action: np.ndarray) -> StepResult:
+        """Carry out one absolute action (10,) for 0.1 s. Raises VlaError, and moves nothing, if it is not finite."""
+        if not self.placed:
+            raise VlaError("tidy_desk: call reset before the first step")
+        self.tabletop.play(action)
+        self._steps += 1
+        self._look()
+        done = self._everything_placed and not self._disturbed
+        self._held_for = self._held_for + 1 if done else 0
+        success = self._held_for >= HOLD_STEPS
+        terms = self._reward_terms(success)
+        info = {
+            "success": success,
+            "progress": self.progress,
+            "reward_terms": terms,
+            "disturbed": self._disturbed,
+            "items": {p.item.name: resting for p, resting in zip(self.placed, self._resting, strict=True)},
+        }
+        return StepResult(float(sum(terms.values())), success, not success and self._steps >= self.limit, info)
+
+    def observe(self) -> Observation:
+        """Render and read the present observation. Arrays are fresh at each call."""
+        images = {camera.name: self.tabletop.render(camera.name) for camera in self.env_spec.cameras}
+        return Observation(images, self.tabletop.state(), self.instruction, self._steps * DT)
+
+    def _raw_observation(self) -> dict[str, Any]:
+        seen = self.observe()
+        return {**seen.images, "state": seen.state, "instruction": seen.instruction}
+
+    # --- what the simulator knows --------------------------------------------------------------------------------
+
+    def _item_positions(self) -> np.ndarray:
+        return self.tabletop.data.xpos[self._body_ids].copy()
+
+    def _look(self) -> None:
+        """Read from the simulator what rests where, what is held and what is to be moved next."""
+        touching = self.tabletop.touching()
+        self.positions = self._item_positions()
+        data = self.tabletop.data
+        # The axes of each item in world coordinates, as columns.
+        self.rotations = data.xmat[self._body_ids].reshape(-1, 3, 3).copy()
+        self.inside, self._resting = [], []
+        self.held: int | None = None
+        for index, placed in enumerate(self.placed):
+            ends = self.positions[index] + np.outer((-1, 1), self.rotations[index][:, 0] * placed.item.size[0] * 0.9)
+            inside = self.receptacles[placed.item.category].contains(ends)
+            pads = [(self._body_ids[index], side) in touching for side in (0, 1)]
+            if all(pads):
+                self.held = index
+            at = self._velocity_at[index]
+            slow = float(np.abs(data.qvel[at : at + 3]).max()) < RESTING
+            self.inside.append(inside)
+            self._resting.append(inside and slow and not any(pads))
+        moved = np.linalg.norm(self.positions - self._start, axis=1) > DISTURBED
+        self._disturbed = bool(any(m and not a for m, a in zip(moved, self.asked, strict=True)))
+        self._everything_placed = all(r for r, a in zip(self._resting, self.asked, strict=True) if a)
+        self._target = self._choose_target()
+
+    def _choose_target(self) -> int | None:
+        """The item in the grip, else the asked-for item out of place that is nearest to the tool over the table.
+
+        The last target stays unless another is nearer by a margin, so that the choice does not flicker.
+        """
+        if self.held is not None and self.asked[self.held]:
+            return self.held
+        away = [i for i, asked in enumerate(self.asked) if asked and not self.inside[i]]
+        if not away:
+            return None
+        tool = self.tabletop.position[:2]
+        distance = {i: float(np.linalg.norm(self.positions[i][:2] - tool)) for i in away}
+        best = min(away, key=distance.__getitem__)
+        if self._target in distance and distance[self._target] < distance[best] + _STICKY:
+            return self._target
+        return best
+
+    @property
+    def target(self) -> int | None:
+        """The index of the item to move now; None when everything asked for is in place."""
+        return self._target
+
+    @property
+    def progress(self) -> float:
+        """The share of the asked-for items that rest in their receptacles, 0 to 1."""
+        return sum(r for r, a in zip(self._resting, self.asked, strict=True) if a) / sum(self.asked)
+
+    def _reward_terms(self, success: bool) -> dict[str, float]:
+        """``reach`` 0 to 0.1 (tool near the target), ``placed`` 0 to 1, ``disturbed`` -1 or 0, ``success`` 0 or 1."""
+        reach = 0.1
+        if self._target is not None:
+            distance = float(np.linalg.norm(self.positions[self._target] - self.tabletop.position))
+            reach = 0.1 * math.exp(-((distance / 0.15) ** 2))
+        return {
+            "reach": reach,
+            "placed": self.progress,
+            "disturbed": -1.0 if self._disturbed else 0.0,
+            "success": float(success),
+        }
+
+    def points(self) -> dict[str, np.ndarray]:
+        """Camera name to float32 (6,): u, v, visible of the target item, then of its receptacle's floor centre.
+
+        With nothing left to move, all six are 0.
+        """
+        points: dict[str, np.ndarray] = {}
+        for camera in self.env_spec.cameras:
+            found = np.zeros(6, np.float32)
+            if self._target is not None:
+                receptacle = self.receptacles[self.placed[self._target].item.category]
+                found[:3] = self.tabletop.project(camera.name, self.positions[self._target])
+                found[3:] = self.tabletop.project(camera.name, np.array([receptacle.x, receptacle.y, 0.0]))
+            points[camera.name] = found
+        return points
+
+    # --- the rest ------------------------------------------------------------------------------------------------
+
+    def expert(self, noise: float = 0.0, seed: int = 0) -> Any:
+        """A fresh scripted expert for this episode.
+
+        Args:
+            noise: for the caller's record: the expert itself recovers from noise and adds none.
+            seed: varies the expert's paths.
+        """
+        from envs.tidy_expert import TidyExpert
+
+        return TidyExpert(self, seed)
+
+    def sentence_for(self, item: str) -> str:
+        """A sentence in this episode's language and split that asks for one item on the desk, by its name."""
+        thing = next(placed.item for placed in self.placed if placed.item.name == item)
+        goal = Goal("named", item=(thing.color, thing.noun))
+        return instructions.write(goal, self.language, self.split, np.random.default_rng(self.seed))
+
+    def frame(self, width: int, height: int, camera: str = "scene", quality: str = "video") -> np.ndarray:
+        """A picture for videos, uint8 (height, width, 3), from ``scene``, ``wrist`` or ``overview``."""
+        return self.tabletop.frame(width, height, camera, quality)
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """Gymnasium's render: the scene at 480 x 360 where ``render_mode`` is ``rgb_array``."""
+        return self.frame(480, 360, quality="fast") if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Free the renderers."""
+        self.tabletop.close()
+
+
+def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The reset options with defaults filled in and ``goal`` read from the instruction. Raises VlaError."""
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise VlaError(f"tidy_desk has no reset option '{unknown[0]}'; it has {', '.join(_OPTIONS)}")
+    chosen = {name: options.get(name) for name in _OPTIONS}
+    chosen["split"] = chosen["split"] or "train"
+    chosen["items"] = 3 if chosen["items"] is None else chosen["items"]
+    for name, known in (
+        ("split", instructions.SPLITS),
+        ("language", (None, *instructions.LANGUAGES)),
+        ("kind", (None, *instructions.KINDS)),
+        ("category", (None, "", *instructions.CATEGORIES)),
+    ):
+        if chosen[name] not in known:
+            names = ", ".join(k for k in known if k)
+            raise VlaError(f"tidy_desk: {name} must be one of {names}, and was '{chosen[name]}'")
+    if not isinstance(chosen["items"], (int, np.integer)) or not 2 <= chosen["items"] <= 5:
+        raise VlaError(f"tidy_desk: items must be 2 to 5, and was {chosen['items']}")
+    chosen["goal"] = None
+    text = chosen["instruction"]
+    if text is not None:
+        if len(text) > _LONGEST:
+            raise VlaError(f"tidy_desk: an instruction has at most {_LONGEST} characters, and this one has {len(text)}")
+        chosen["goal"] = instructions.parse(text)
+        if chosen["goal"] is None:
+            raise VlaError(
+                f"tidy_desk does not understand '{text}'; it tidies everything, one category or one named item, "
+                "e.g. 'tidy the desk', 'put all pens in the tray', 'put the red pen in the tray', '把纸团扔进垃圾桶'"
+            )
+        chosen["language"] = chosen["language"] or instructions.language_of(text)
+    return chosen
+
+
+ENV = TidyDesk

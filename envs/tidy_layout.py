@@ -1,0 +1,193 @@
+"""What lies where at the start of a tidy_desk episode, drawn from a seed.
+
+Training and evaluation differ in layout: read from left to right, the three receptacles stand in one of four orders
+in training, and in one of the other two when held out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from envs.instructions import CATEGORIES, NOUN_COLORS, NOUNS, Goal
+from envs.items import Item, Receptacle, make_item, make_receptacle
+from vla.contracts import VlaError
+
+AREA_LOW, AREA_HIGH = (0.325, -0.285), (0.700, 0.285)
+MOST_OF_A_CATEGORY = 3
+_REACH = 0.74  # metres from the base axis to an item
+_APART = 0.02  # metres between two items, and between an item and a receptacle
+_FINGERS = (0.013, 0.064)  # half length and half width of what the open fingers need around an item's centre
+_HELDOUT_ORDERS = (("blocks", "pens", "waste"), ("waste", "blocks", "pens"))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An item and its pose on the table."""
+
+    item: Item
+    x: float
+    y: float
+    yaw: float
+
+
+Rectangle = tuple[float, float, float, float, float]  # x, y, yaw, half length, half width
+
+
+def choose_things(goal: Goal, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """The (noun, colour) of each of ``count`` items, all different, so that ``goal`` can be met and told apart.
+
+    The first ones are what the goal asks for: one item if named, one to ``count - 1`` of a category. At most
+    MOST_OF_A_CATEGORY share a category.
+    """
+    chosen: list[tuple[str, str]] = []
+
+    def add(nouns: list[str]) -> None:
+        while True:
+            noun = nouns[int(rng.integers(len(nouns)))]
+            color = str(rng.choice(NOUN_COLORS[noun]))
+            if (noun, color) not in chosen:
+                chosen.append((noun, color))
+                return
+
+    def full(category: str) -> bool:
+        return sum(NOUNS[noun] == category for noun, _ in chosen) >= MOST_OF_A_CATEGORY
+
+    if goal.kind == "named":
+        assert goal.item is not None
+        color, noun = goal.item
+        chosen.append((noun, color or str(rng.choice(NOUN_COLORS[noun]))))
+        others = [n for n in NOUNS if color or n != noun]
+        if color and rng.random() < 0.5:  # the same kind of thing in another colour: the name must be read
+            add([noun])
+    elif goal.kind == "category":
+        for _ in range(int(rng.integers(1, min(MOST_OF_A_CATEGORY, max(1, count - 1)) + 1))):
+            add([n for n in NOUNS if NOUNS[n] == goal.category])
+        others = [n for n in NOUNS if NOUNS[n] != goal.category]
+    else:
+        others = list(NOUNS)
+    while len(chosen) < count:
+        add([n for n in others if not full(NOUNS[n])])
+    return chosen
+
+
+def random_goal(kind: str, category: str | None, rng: np.random.Generator) -> Goal:
+    """A goal of the given kind; its category and item are random where they are left open."""
+    if kind == "all":
+        if category:
+            raise VlaError(f"kind 'all' means every category; leave category '{category}' out")
+        return Goal("all")
+    category = category or str(rng.choice(CATEGORIES))
+    if category not in CATEGORIES:
+        raise VlaError(f"there is no category '{category}'; known: {', '.join(CATEGORIES)}")
+    if kind == "category":
+        return Goal("category", category)
+    noun = str(rng.choice([n for n in NOUNS if NOUNS[n] == category]))
+    return Goal("named", item=(str(rng.choice(NOUN_COLORS[noun])), noun))
+
+
+def sample_layout(
+    things: list[tuple[str, str]], split: str, rng: np.random.Generator
+) -> tuple[dict[str, Receptacle], list[Placed]]:
+    """Random places for the three receptacles and the items, with room for the fingers around each item."""
+    items = [make_item(noun, color, split, rng) for noun, color in things]
+    order = sorted(range(len(items)), key=lambda i: -items[i].size[0])  # the long ones are the hardest to place
+    while True:
+        receptacles = _place_receptacles(split, rng)
+        solid: list[Rectangle] = [(r.x, r.y, r.yaw, *r.outside) for r in receptacles.values()]
+        room: list[Rectangle] = []
+        found: dict[int, Placed] = {}
+        for index in order:
+            placed = _place_item(items[index], solid, room, rng)
+            if placed is None:
+                break
+            found[index] = placed
+            solid.append(_footprint(placed))
+            room.extend(_finger_room(placed))
+        if len(found) == len(items):
+            return receptacles, [found[i] for i in range(len(items))]
+
+
+def _place_receptacles(split: str, rng: np.random.Generator) -> dict[str, Receptacle]:
+    shades = {category: make_receptacle(category, 0.0, 0.0, 0.0, rng) for category in CATEGORIES}
+    while True:
+        placed: dict[str, Receptacle] = {}
+        taken: list[Rectangle] = []
+        for category in CATEGORIES:
+            for _ in range(8):
+                yaw = math.radians(rng.uniform(-25, 25))
+                if category == "pens" and rng.random() < 0.5:
+                    yaw += math.pi / 2
+                x, y = _somewhere(rng)
+                footprint = (x, y, yaw, *shades[category].outside)
+                if _inside_area(footprint) and all(_clear(footprint, other, 0.012) for other in taken):
+                    placed[category] = replace(shades[category], x=x, y=y, yaw=yaw)
+                    taken.append(footprint)
+                    break
+            else:
+                break
+        if len(placed) == len(CATEGORIES):
+            order = tuple(sorted(CATEGORIES, key=lambda c: -placed[c].y))
+            if (order in _HELDOUT_ORDERS) == (split == "heldout"):
+                return placed
+
+
+def _place_item(item: Item, solid: list[Rectangle], room: list[Rectangle], rng: np.random.Generator) -> Placed | None:
+    for _ in range(60):
+        placed = Placed(item, *_somewhere(rng), float(rng.uniform(-math.pi, math.pi)))
+        footprint = _footprint(placed)
+        if (
+            math.hypot(placed.x, placed.y) <= _REACH
+            and _inside_area(footprint)
+            and all(_clear(footprint, other, _APART) for other in solid)
+            and all(_clear(footprint, other, 0.0) for other in room)
+            and all(_clear(mine, other, 0.0) for mine in _finger_room(placed) for other in solid)
+        ):
+            return placed
+    return None
+
+
+def _footprint(placed: Placed) -> Rectangle:
+    return (placed.x, placed.y, placed.yaw, placed.item.size[0], placed.item.size[1])
+
+
+def _finger_room(placed: Placed) -> list[Rectangle]:
+    """Where the open fingers may come down: across a long thing, along y beside a round one, on any side of a cube."""
+    symmetry = placed.item.symmetry
+    yaws = {0.0: [0.0], math.pi: [placed.yaw]}.get(symmetry, [placed.yaw, placed.yaw + math.pi / 2])
+    return [(placed.x, placed.y, yaw, *_FINGERS) for yaw in yaws]
+
+
+def _somewhere(rng: np.random.Generator) -> tuple[float, float]:
+    u, v = rng.random(2).tolist()
+    return AREA_LOW[0] + u * (AREA_HIGH[0] - AREA_LOW[0]), AREA_LOW[1] + v * (AREA_HIGH[1] - AREA_LOW[1])
+
+
+def _inside_area(rectangle: Rectangle) -> bool:
+    x, y, yaw, length, width = rectangle
+    c, s = abs(math.cos(yaw)), abs(math.sin(yaw))
+    reach_x, reach_y = length * c + width * s, length * s + width * c
+    return (
+        AREA_LOW[0] <= x - reach_x
+        and x + reach_x <= AREA_HIGH[0]
+        and AREA_LOW[1] <= y - reach_y
+        and y + reach_y <= AREA_HIGH[1]
+    )
+
+
+def _clear(a: Rectangle, b: Rectangle, gap: float) -> bool:
+    """Whether some side's direction separates two turned rectangles by more than ``gap`` metres."""
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    if math.hypot(dx, dy) > math.hypot(a[3], a[4]) + math.hypot(b[3], b[4]) + gap:
+        return True
+    turn = b[2] - a[2]
+    c, s = abs(math.cos(turn)), abs(math.sin(turn))
+    for (_, _, yaw, length, width), (other_length, other_width) in ((a, b[3:]), (b, a[3:])):
+        cy, sy = math.cos(yaw), math.sin(yaw)
+        if abs(dx * cy + dy * sy) > length + other_length * c + other_width * s + gap:
+            return True
+        if abs(dy * cy - dx * sy) > width + other_length * s + other_width * c + gap:
+            return True
+    return False

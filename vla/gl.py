@@ -1,0 +1,222 @@
+"""OpenGL for camera renders: the program chooses the backend, and one context serves many models.
+
+No module here imports mujoco at import time, so that ``choose_backend`` can run first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import importlib
+import math
+import os
+import sys
+import weakref
+from typing import Any
+
+import numpy as np
+
+from vla.contracts import VlaError
+
+_NO_BACKEND = (
+    "no OpenGL backend works here: there is no display, EGL makes no context and OSMesa is not installed; "
+    "on Debian or Ubuntu run: apt-get install libegl1 libegl-mesa0 libgl1 libglx-mesa0"
+)
+_MODULES = {
+    "glfw": "mujoco.glfw",
+    "egl": "mujoco.egl",
+    "osmesa": "mujoco.osmesa",
+    "cgl": "mujoco.cgl",
+    "wgl": "mujoco.wgl",
+    "glx": "mujoco.glfw",
+}
+_current: Offscreen | None = None
+_live: weakref.WeakSet[Offscreen] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """Free what is left before the GL library goes: a context that outlives it fails loudly at exit."""
+    for offscreen in list(_live):
+        offscreen.close()
+
+
+def choose_backend() -> str:
+    """Set ``MUJOCO_GL`` unless the user did, and return it: a display, else EGL, else OSMesa.
+
+    Cheap after the first call. Call it before anything imports mujoco.
+
+    Raises:
+        VlaError: nothing can render; the message names the Debian packages that mend it.
+    """
+    chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if not chosen:
+        chosen = _probe()
+        os.environ["MUJOCO_GL"] = chosen
+    if chosen in ("egl", "osmesa"):
+        os.environ.setdefault("PYOPENGL_PLATFORM", chosen)
+    return chosen
+
+
+def _probe() -> str:
+    if sys.platform == "darwin":
+        return "cgl"
+    if sys.platform == "win32":
+        return "wgl"
+    if (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and _glfw_works():
+        return "glfw"
+    if _egl_works():
+        return "egl"
+    if _loads("libOSMesa.so.8", "libOSMesa.so"):
+        return "osmesa"
+    raise VlaError(_NO_BACKEND)
+
+
+def _loads(*names: str) -> ctypes.CDLL | None:
+    for name in names:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
+def _glfw_works() -> bool:
+    try:
+        glfw = importlib.import_module("glfw")
+        return bool(glfw.init())
+    except Exception:  # a missing library and a dead display fail in many ways; all mean: not this one
+        return False
+
+
+def _egl_works() -> bool:
+    """Whether some EGL device makes a desktop OpenGL context. Asks libEGL itself: nothing else gets imported."""
+    egl = _loads("libEGL.so.1", "libEGL.so")
+    if egl is None:
+        return False
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    query = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
+    get_display = egl.eglGetProcAddress(b"eglGetPlatformDisplayEXT")
+    if not query or not get_display:
+        return False
+    devices, count = (pointer * 16)(), integer()
+    if not ctypes.CFUNCTYPE(integer, integer, pointer, pointer)(query)(16, devices, ctypes.byref(count)):
+        return False
+    egl.eglCreateContext.restype = pointer
+    egl.eglCreateContext.argtypes = [pointer, pointer, pointer, pointer]
+    egl.eglInitialize.argtypes = [pointer, pointer, pointer]
+    egl.eglChooseConfig.argtypes = [pointer, pointer, pointer, integer, pointer]
+    egl.eglDestroyContext.argtypes = [pointer, pointer]
+    wanted = (integer * 5)(0x3033, 0x0001, 0x3040, 0x0008, 0x3038)  # pbuffer surface, desktop OpenGL, end
+    for device in devices[: count.value]:
+        display = ctypes.CFUNCTYPE(pointer, integer, pointer, pointer)(get_display)(0x313F, device, None)
+        if not display or not egl.eglInitialize(display, None, None):
+            continue
+        config, found = pointer(), integer()
+        egl.eglChooseConfig(display, wanted, ctypes.byref(config), 1, ctypes.byref(found))
+        egl.eglBindAPI(0x30A2)
+        context = egl.eglCreateContext(display, config, None, None) if found.value else None
+        if context:
+            egl.eglDestroyContext(display, context)
+            return True
+    return False
+
+
+def _in_sight(model: Any, data: Any, camera: int, aspect: float) -> np.ndarray:
+    """Which geoms' bounding spheres reach into a camera's view, bool (ngeom,). Planes have none and always count."""
+    offset = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+    radius = model.geom_rbound
+    tangent = math.tan(math.radians(model.cam_fovy[camera]) / 2)
+    depth = -offset[:, 2]
+    seen = depth > -radius
+    for axis, slope in ((0, tangent * aspect), (1, tangent)):
+        # The signed distance to a side of the view is (|offset| - slope * depth) / sqrt(1 + slope^2).
+        seen &= np.abs(offset[:, axis]) - slope * depth < radius * math.sqrt(1 + slope * slope)
+    return seen | (radius == 0)
+
+
+class Offscreen:
+    """An offscreen frame buffer that renders any MuJoCo model with the same textures, materials and meshes.
+
+    The expensive part, a GL context with the uploaded textures, is made once; a new model costs a scene only.
+
+    Args:
+        model: the model whose textures and materials are uploaded.
+        width, height: the largest frame, pixels.
+        shadows: size of the shadow map, pixels; 0 turns shadows off.
+        samples: samples per pixel for anti-aliasing; 0 turns it off.
+
+    Raises:
+        VlaError: no GL context can be made.
+    """
+
+    def __init__(self, model: Any, width: int, height: int, shadows: int = 0, samples: int = 0) -> None:
+        backend = choose_backend()
+        import mujoco
+
+        if backend not in _MODULES:
+            raise VlaError(f"MUJOCO_GL is '{backend}'; it must be one of {', '.join(_MODULES)} or unset")
+        self._mujoco = mujoco
+        self._context: Any = None
+        self._gl: Any = None
+        try:
+            self._gl = importlib.import_module(_MODULES[backend]).GLContext(width, height)
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)  # last registered, first called: before the backend's own clean-up
+            self._activate()
+        except Exception as error:
+            raise VlaError(f"OpenGL backend '{backend}' makes no context ({error}); {_NO_BACKEND}") from error
+        _live.add(self)
+        size, quality = model.vis.global_, model.vis.quality
+        # The context reads these from the model; round things get fewer faces where a pixel is large.
+        size.offwidth, size.offheight, quality.shadowsize, quality.offsamples = width, height, shadows, samples
+        quality.numslices, quality.numstacks = (16, 8) if max(width, height) <= 256 else (36, 20)
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self.width, self.height, self._shadows = width, height, shadows
+        self._option, self._camera, self._perturb = mujoco.MjvOption(), mujoco.MjvCamera(), mujoco.MjvPerturb()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._scene: Any = None
+        self._model: Any = None
+
+    def _activate(self) -> None:
+        global _current
+        if _current is not self:
+            self._gl.make_current()
+            _current = self
+
+    def render(self, model: Any, data: Any, camera: int, width: int, height: int) -> np.ndarray:
+        """A fresh uint8 RGB array (height, width, 3) from the camera with the given id."""
+        mujoco = self._mujoco
+        self._activate()
+        if model is not self._model:
+            self._scene, self._model = mujoco.MjvScene(model, maxgeom=model.ngeom + 50), model
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._shadows > 0
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = 0
+            self._groups = model.geom_group.copy()
+        self._camera.fixedcamid = camera
+        category = mujoco.mjtCatBit.mjCAT_ALL.value
+        # Each geom costs a draw call, so those out of the camera's sight are put in a group that is not drawn.
+        if self._shadows == 0:
+            model.geom_group[:] = np.where(_in_sight(model, data, camera, width / height), self._groups, 5)
+        mujoco.mjv_updateScene(model, data, self._option, self._perturb, self._camera, category, self._scene)
+        model.geom_group[:] = self._groups
+        rectangle = mujoco.MjrRect(0, 0, width, height)
+        mujoco.mjr_render(rectangle, self._scene, self._context)
+        pixels = np.empty((height, width, 3), np.uint8)
+        mujoco.mjr_readPixels(pixels, None, rectangle, self._context)
+        return np.ascontiguousarray(pixels[::-1])
+
+    def close(self) -> None:
+        """Free the context. Safe to call twice."""
+        global _current
+        _live.discard(self)
+        if self._gl is not None:
+            if self._context is not None:
+                self._activate()
+                self._context.free()
+            self._gl.free()
+        if _current is self:
+            _current = None
+        self._gl = self._context = self._scene = self._model = None
