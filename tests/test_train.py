@@ -1,0 +1,442 @@
+"""Training: the battery over every recipe, resuming bit for bit, and what happens when something breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tests.fake_env import DotEnv
+from vla import registry
+from vla.agent import GOLDEN_TOLERANCE, load
+from vla.checkpoint import load_newest
+from vla.contracts import EnvSpec, SpecMismatchError, VlaError
+from vla.ema import Ema
+from vla.frames import FrameCache
+from vla.interrupt import TrainingStopped
+from vla.optim import checked_groups, learning_rate
+from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig, settings, with_overrides
+from vla.sampling import Prefetch, SampleOrder, colour_jitter
+from vla.train import train
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    width: int = 8
+    chunk: int = 4
+    execute: int = 2
+
+
+class TinyPolicy(nn.Module):
+    """A linear policy with all that resuming must restore: dropout, random draws, batch norm's statistics."""
+
+    def __init__(self, config: TinyConfig, spec: EnvSpec) -> None:
+        super().__init__()
+        self.config, self.cameras = config, [c.name for c in spec.cameras]
+        self.action_dim = len(spec.action)
+        self.inner = nn.Linear(len(spec.state) + 3 * len(spec.cameras), config.width)
+        self.norm, self.dropout = nn.BatchNorm1d(config.width), nn.Dropout(0.2)
+        self.outer = nn.Linear(config.width, config.chunk * self.action_dim)
+
+    def _forward(self, batch: dict) -> Tensor:
+        seen = [batch[f"images.{name}"].mean(dim=(2, 3)) for name in self.cameras]
+        hidden = self.dropout(self.norm(torch.relu(self.inner(torch.cat([batch["state"], *seen], dim=1)))))
+        return self.outer(hidden).reshape(len(hidden), self.config.chunk, self.action_dim)
+
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
+        target = batch["actions"] + 0.01 * torch.randn_like(batch["actions"])
+        loss = (self._forward(batch) - target).square().mean()
+        return loss, {"error": float(loss.detach())}
+
+    def sample(self, batch: dict, noise: Tensor | None = None) -> Tensor:
+        return self._forward(batch)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
+
+
+class ExplodingPolicy(TinyPolicy):
+    """Its loss is NaN from the sixth call on."""
+
+    calls = 0
+
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
+        type(self).calls += 1
+        loss, parts = super().loss(batch)
+        return loss * (float("nan") if type(self).calls > 5 else 1.0), parts
+
+
+class IdlePolicy(TinyPolicy):
+    """It holds a layer that it never uses."""
+
+    def __init__(self, config: TinyConfig, spec: EnvSpec) -> None:
+        super().__init__(config, spec)
+        self.spare = nn.Linear(2, 2)
+
+
+POLICY, CONFIG = TinyPolicy, TinyConfig
+
+
+def write_cache(root: Path, spec: EnvSpec, lengths: list[int], success: bool = True) -> FrameCache:
+    """A frame cache of random frames, as if decoded from a dataset."""
+    rng, total = np.random.default_rng(0), sum(lengths)
+    root.mkdir(parents=True)
+    walk = rng.normal(size=(total, len(spec.action))).cumsum(axis=0).astype(np.float32) * 0.01
+    columns: dict[str, Any] = {
+        "state": rng.normal(size=(total, len(spec.state))).astype(np.float32),
+        "action": walk,
+        "executed": walk,
+        "progress": np.zeros(total, np.float32),
+        "episode": np.repeat(np.arange(len(lengths)), lengths),
+        "frame": np.concatenate([np.arange(n) for n in lengths]),
+        "seed": np.zeros(total, np.int64),
+        "instruction": np.repeat(np.arange(len(lengths)) % 2, lengths),
+        "sub_instruction": np.zeros(total, np.int64),
+        "success": np.full(total, success),
+    }
+    for camera in spec.cameras:
+        columns[f"points.{camera.name}"] = rng.uniform(-1, 1, (total, 6)).astype(np.float32)
+        frames = rng.integers(0, 256, (total, camera.height, camera.width, 3), dtype=np.uint8)
+        np.save(root / f"frames.{camera.name}.npy", frames)
+    for name, column in columns.items():
+        np.save(root / f"{name}.npy", column)
+    document = {
+        "format_version": 1,
+        "fingerprint": "of a fake",
+        "env_spec": spec.to_dict(),
+        "columns": list(columns),
+        "instructions": ["tidy up", "请整理桌面"],
+        "sub_instructions": ["move it"],
+    }
+    (root / "cache.json").write_text(json.dumps(document), encoding="utf-8")
+    return FrameCache.open(root)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset of six short episodes of DotEnv, its frame cache ready."""
+    return fake_dataset(tmp_path / "data", DotEnv().env_spec, monkeypatch)
+
+
+def fake_dataset(folder: Path, spec: EnvSpec, monkeypatch: pytest.MonkeyPatch, success: bool = True) -> Path:
+    (folder / "meta").mkdir(parents=True)
+    (folder / "meta" / "info.json").write_text("{}")
+    write_cache(folder / "frames", spec, [6, 5, 7, 5, 6, 5], success)
+    monkeypatch.setattr(FrameCache, "build", lambda path, *_, **__: FrameCache.open(Path(path) / "frames"))
+    return folder
+
+
+def tiny(*words: str, policy: str = "tests.test_train:TinyPolicy") -> Recipe:
+    optim = OptimConfig(steps=6, batch_size=4, warmup_steps=2, log_every=2, checkpoint_every=2, lr=1e-2, ema_decay=0.9)
+    data = DataConfig("data/dot", "vla record --env dot --out data/dot", colour_jitter=0.2)
+    recipe = Recipe("tiny", "tests.fake_env:DotEnv", policy, TinyConfig(), data, optim, ValidateConfig(-1))
+    return with_overrides(recipe, words)
+
+
+class StopAt:
+    """Collects the losses, and asks for an end after some step, as ``kill`` does."""
+
+    def __init__(self, step: int | None = None) -> None:
+        self.losses: list[float] = []
+        self._step = step
+
+    def __call__(self, step: int, loss: float) -> None:
+        self.losses.append(loss)
+        if step == self._step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock."""
+    lines = [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("samples_per_s", "wall_s")} for line in lines]
+
+
+def assert_same_files(left: Path, right: Path) -> None:
+    for name in ("model", "ema", "optimizer"):
+        a, b = load_file(left / f"{name}.safetensors"), load_file(right / f"{name}.safetensors")
+        assert a.keys() == b.keys() and a
+        for key in a:
+            assert torch.equal(a[key], b[key]), (name, key)
+
+
+# ------------------------------------------------------------------ the battery
+
+
+@pytest.mark.parametrize("name", registry.names("recipe"))
+def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = registry.load_recipe(name)
+    env = registry.make_env(recipe.env)
+    spec = env.env_spec
+    env.close()
+    data = fake_dataset(tmp_path / "data", spec, monkeypatch)
+    small = {"policy.dim": 32, "policy.depth": 1, "policy.trunk.map_dim": 16, "policy.trunk.language_depth": 1}
+    words = [f"--{key}={value}" for key, value in small.items() if key in dict(settings(recipe))]
+    words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
+    recipe = with_overrides(recipe, words)
+    whole, stop = tmp_path / "whole", StopAt(1)
+    both = StopAt()
+    result = train(recipe, data, whole, on_step=both)
+    assert result.steps == 2 and all(np.isfinite(both.losses))
+    with pytest.raises(TrainingStopped):
+        train(recipe, data, tmp_path / "parts", on_step=stop)
+    train(recipe, data, tmp_path / "parts", resume=True, on_step=stop)
+    assert stop.losses == both.losses
+    agent = load(result.agent_dir, device="cpu")
+    assert agent.provenance["recipe"]["name"] == name and agent.replay_golden_trace() < GOLDEN_TOLERANCE
+
+
+# ------------------------------------------------------------------ resuming
+
+
+@pytest.mark.parametrize("words", [(), ("--optim.accumulate=2", "--optim.log_every=4")])
+def test_resume_is_bit_for_bit(words: tuple[str, ...], data: Path, tmp_path: Path) -> None:
+    whole, first = StopAt(), StopAt(3)
+    train(tiny(*words), data, tmp_path / "whole", on_step=whole)
+    with pytest.raises(TrainingStopped, match="SIGTERM at step 3"):
+        train(tiny(*words), data, tmp_path / "parts", on_step=first)
+    assert len(first.losses) == 3
+    torch.manual_seed(99)  # what happened in between must not matter
+    train(tiny(*words), data, tmp_path / "parts", resume=True, on_step=first)
+    assert first.losses == whole.losses and len(set(whole.losses)) == 6
+    assert_same_files(tmp_path / "whole/checkpoints/step_000006", tmp_path / "parts/checkpoints/step_000006")
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "parts")
+    names = sorted(path.name for path in (tmp_path / "parts" / "checkpoints").iterdir())
+    assert len(names) == 2 and names[-1] == "step_000006"
+    agents = [load_file(tmp_path / run / "agent" / "model.safetensors") for run in ("whole", "parts")]
+    assert all(torch.equal(agents[0][key], agents[1][key]) for key in agents[0])
+
+
+def test_seed_changes_the_run(data: Path, tmp_path: Path) -> None:
+    runs = [StopAt(), StopAt()]
+    for seed, run in enumerate(runs):
+        train(tiny(f"--seed={seed}"), data, tmp_path / str(seed), on_step=run)
+    assert runs[0].losses != runs[1].losses
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.test_train import tiny
+from vla.frames import FrameCache
+from vla.train import train
+FrameCache.build = lambda path, *_, **__: FrameCache.open(Path(path) / "frames")
+train(tiny("--optim.steps=100000"), sys.argv[1], sys.argv[2])
+"""
+
+
+def test_kill_9_and_resume(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, str(data), str(out)], env=environment) as process:
+        limit = time.monotonic() + 60
+        while not list(out.glob("checkpoints/step_*/state.json")) and time.monotonic() < limit:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    (out / "checkpoints" / "step_999999.tmp").mkdir()  # what a kill in the middle of a save leaves
+    with (out / "train_log.jsonl").open("a") as file:
+        file.write('{"step": 12, "lo')
+    reached = load_newest(out / "checkpoints", pytest.fail)
+    assert reached is not None
+    step = reached[1]["step"]
+    result = train(tiny(f"--optim.steps={step + 2}"), data, out, resume=True)
+    assert result.steps == step + 2
+    assert [line["step"] for line in log_of(out) if "loss" in line] == list(range(2, step + 3, 2))
+    assert not list((out / "checkpoints").glob("*.tmp"))
+
+
+def test_damaged_checkpoints(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, run = tmp_path / "run", StopAt()
+    train(tiny(), data, out, on_step=run)
+    newest, older = out / "checkpoints" / "step_000006", out / "checkpoints" / "step_000004"
+    model = bytearray((newest / "model.safetensors").read_bytes())
+    model[-1] ^= 1
+    (newest / "model.safetensors").write_bytes(model)
+    again = StopAt()
+    train(tiny(), data, out, resume=True, on_step=again)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "damaged (model.safetensors does not match its SHA-256)" in printed and "resuming at step 4" in printed
+    assert again.losses == run.losses[4:]
+    for folder in (newest, older):
+        (folder / "ema.safetensors").write_bytes(b"short")
+    with pytest.raises(VlaError, match=r"no readable checkpoint in .*checkpoints"):
+        train(tiny(), data, out, resume=True)
+
+
+def test_run_folders_are_not_mixed(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny(), data, out)
+    with pytest.raises(VlaError, match=r"already holds a run.*--resume"):
+        train(tiny(), data, out)
+    with pytest.raises(VlaError, match=r"policy.width was 8 and is 16.*--out"):
+        train(tiny("--policy.width=16"), data, out, resume=True)
+    longer = train(tiny("--optim.steps=8"), data, out, resume=True)
+    assert longer.steps == 8
+
+
+# ------------------------------------------------------------------ what goes wrong
+
+
+def test_missing_dataset_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(VlaError, match="vla record --env dot --out data/dot"):
+        train(tiny(), "data/dot", tmp_path / "run")
+    with pytest.raises(VlaError, match=f"vla record .*--out {tmp_path}/other"):
+        train(tiny(), tmp_path / "other", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_of_nan_stops_and_keeps_the_checkpoint(data: Path, tmp_path: Path) -> None:
+    ExplodingPolicy.calls = 0
+    with pytest.raises(VlaError, match="no longer finite at step 6"):
+        train(tiny(policy="tests.test_train:ExplodingPolicy"), data, tmp_path / "run")
+    kept = load_newest(tmp_path / "run" / "checkpoints", pytest.fail)
+    assert kept is not None and kept[1]["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in kept[0]["model"].values())
+
+
+def test_an_env_that_does_not_fit_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = fake_dataset(tmp_path / "data", DotEnv(cameras_px=16).env_spec, monkeypatch)
+    with pytest.raises(SpecMismatchError, match="scene 16x16"):
+        train(tiny("--validate.every=0"), data, tmp_path / "run")
+
+
+def test_failed_episodes_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = fake_dataset(tmp_path / "data", DotEnv().env_spec, monkeypatch, success=False)
+    with pytest.raises(VlaError, match="none of the dataset's 6 episodes succeeded"):
+        train(tiny(), data, tmp_path / "run")
+    assert train(tiny("--data.only_success=false"), data, tmp_path / "run").steps == 6
+
+
+def test_groups_must_hold_every_parameter_once() -> None:
+    policy = TinyPolicy(TinyConfig(), DotEnv().env_spec)
+    everything = list(policy.parameters())
+    policy.parameter_groups = lambda weight_decay: [{"params": everything[1:]}]  # type: ignore[method-assign]
+    with pytest.raises(VlaError, match=r"missing: inner.weight"):
+        checked_groups(policy, 0.1)
+    policy.parameter_groups = lambda weight_decay: [{"params": everything}, {"params": everything[:1]}]  # type: ignore[method-assign]
+    with pytest.raises(VlaError, match=r"repeated or not trainable: inner.weight"):
+        checked_groups(policy, 0.1)
+
+
+# ------------------------------------------------------------------ the run's results
+
+
+def test_closed_loop_and_agent(data: Path, tmp_path: Path) -> None:
+    recipe = tiny("--validate.every=4", "--validate.episodes=3")
+    result = train(recipe, data, tmp_path / "run", command="vla train tiny")
+    assert result.scores["success"]["n"] == 3 and 0 <= result.scores["progress"] <= 1
+    assert [line["step"] for line in log_of(tmp_path / "run") if "success" in line] == [4, 6]
+    assert result.scores["validation_loss"] > 0
+    for name in ("loss.png", "train_log.jsonl", "tensorboard"):
+        assert (tmp_path / "run" / name).exists()
+    provenance = json.loads((result.agent_dir / "agent.json").read_text(encoding="utf-8"))["provenance"]
+    assert provenance["steps"] == 6 and provenance["samples"] == 24 and provenance["command"] == "vla train tiny"
+    assert provenance["scores"]["success"] == result.scores["success"]
+    averaged = load_file(tmp_path / "run/checkpoints/step_000006/ema.safetensors")
+    shipped = load_file(result.agent_dir / "model.safetensors")
+    for name, tensor in averaged.items():
+        assert torch.equal(shipped[f"policy.{name}"], tensor.half())
+
+
+def test_loss_falls(data: Path, tmp_path: Path) -> None:
+    run = StopAt()
+    train(tiny("--optim.steps=60", "--optim.checkpoint_every=60"), data, tmp_path / "run", on_step=run)
+    assert np.mean(run.losses[-10:]) < 0.8 * np.mean(run.losses[:3])
+
+
+# ------------------------------------------------------------------ the parts
+
+
+def test_learning_rate_warms_up_and_ends_at_one_percent() -> None:
+    optim = OptimConfig(steps=100, warmup_steps=10, lr=1.0)
+    rates = [learning_rate(optim, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[10] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.01) and rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(replace(optim, warmup_steps=0), 0) == pytest.approx(1.0)
+
+
+def test_ema_follows_the_closed_form() -> None:
+    module = nn.BatchNorm1d(2)
+    ema, expected = Ema(module, 0.5), 1.0
+    for count in range(5):
+        with torch.no_grad():
+            module.weight.fill_(count)
+            module.running_mean.fill_(-count)
+        ema.update()
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = decay * expected + (1 - decay) * count
+    with ema.applied():
+        assert module.weight.tolist() == pytest.approx([expected] * 2)
+        assert module.running_mean.tolist() != [-4.0, -4.0]
+    assert module.weight.tolist() == [4.0, 4.0] and module.running_mean.tolist() == [-4.0, -4.0]
+
+
+def test_sample_order_is_a_permutation_for_each_epoch() -> None:
+    order = SampleOrder(7, seed=3)
+    epochs = order.take(0, 21).reshape(3, 7)
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert np.array_equal(SampleOrder(7, seed=3).take(5, 9), epochs.reshape(-1)[5:14])
+
+
+def test_prefetch_keeps_the_order_and_passes_errors_on() -> None:
+    with Prefetch(lambda step: step * step, 3, 8) as results:
+        assert list(results) == [9, 16, 25, 36, 49]
+
+    def fail(step: int) -> int:
+        if step == 2:
+            raise VlaError("no such frame")
+        return step
+
+    with Prefetch(fail, 0, 5) as results, pytest.raises(VlaError, match="no such frame"):
+        list(results)
+    with Prefetch(lambda step: step, 0, 10**9) as results:
+        next(iter(results))  # leaving early ends the thread
+
+
+def test_colour_jitter_changes_colours_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    batch = {"images.scene": torch.rand(4, 3, 8, 8) * 2 - 1, "state": torch.rand(4, 5), "instruction": ["a"] * 4}
+    kept = batch["images.scene"].clone()
+    assert colour_jitter(batch, 0.0) is batch
+    torch.manual_seed(1)
+    first = colour_jitter(batch, 0.3)
+    torch.manual_seed(1)
+    second = colour_jitter(batch, 0.3)
+    assert torch.equal(first["images.scene"], second["images.scene"]) and torch.equal(batch["images.scene"], kept)
+    assert first["state"] is batch["state"] and first["images.scene"].abs().max() <= 1
+    changes = (first["images.scene"] - kept).flatten(1).abs().mean(dim=1)
+    assert changes.min() > 0.005 and len(set(changes.tolist())) == 4
+    flat = colour_jitter({"images.scene": torch.zeros(2, 3, 4, 4)}, 0.3)["images.scene"]
+    assert torch.equal(flat, flat[:, :, :1, :1].expand_as(flat))  # each pixel's colour depends on its colour alone
+
+
+def test_idle_parameters_are_named(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny(policy="tests.test_train:IdlePolicy"), data, tmp_path / "run")
+    assert "2 parameters take no part in the loss and stay as they are, e.g. spare.weight" in capsys.readouterr().out
+
+
+def test_command_lists_shows_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    from vla.cli import main
+
+    assert main(["train", "--list"]) == 0 and "tidy_desk_flow" in capsys.readouterr().out
+    assert main(["train", "tidy_desk_flow", "--optim.steps=77", "--show"]) == 0
+    assert " 77" in capsys.readouterr().out
+    assert main(["train"]) == 2 and "--list" in capsys.readouterr().err
+    assert main(["train", "tidy_desk_flow", "--steps", "5"]) == 2
+    assert "did you mean --optim.steps?" in capsys.readouterr().err
+    assert main(["train", "--resume", "tidy_desk_flow", "--data", "no/such"]) == 2
+    assert "there is no dataset in no/such; record one with: vla record" in capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""Training state on disk, for resuming: safetensors and JSON, written whole or not at all.
+
+``checkpoints/step_000500/`` holds one ``NAME.safetensors`` for each set of tensors and ``state.json`` with the
+counters and the SHA-256 of every file. A folder is written as ``*.tmp`` and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vla.contracts import VlaError
+
+FORMAT_VERSION = 1
+Tensors = dict[str, dict[str, Tensor]]
+# Settings that a resumed run may change: what was computed so far stays valid.
+MAY_CHANGE = ("optim.steps", "optim.log_every", "optim.checkpoint_every", "validate.", "data.path", "data.record_")
+
+
+def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int = 2) -> Path:
+    """Write checkpoint ``step`` into ``folder`` and delete all but the newest ``keep``. Returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*.tmp"):
+        shutil.rmtree(leftover)
+    target = folder / f"step_{step:06d}"
+    temporary = target.with_suffix(".tmp")
+    temporary.mkdir()
+    hashes = {}
+    for name, group in tensors.items():
+        path = temporary / f"{name}.safetensors"
+        save_file({key: value.detach().to("cpu").contiguous() for key, value in group.items()}, path)
+        hashes[path.name] = _sha256(path)
+    text = json.dumps({**state, "step": step, "format_version": FORMAT_VERSION, "sha256": hashes}, indent=1)
+    (temporary / "state.json").write_text(text, encoding="utf-8")
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)
+    for old in _newest_first(folder)[keep:]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_newest(folder: Path, warn: Callable[[str], None]) -> tuple[Tensors, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, on the CPU; None where ``folder`` holds no checkpoint at all.
+
+    A damaged one is passed over with a line to ``warn``. Raises VlaError if every one is damaged.
+    """
+    paths = _newest_first(folder)
+    for path in paths:
+        try:
+            return _load(path)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            warn(f"checkpoint {path} is damaged ({reason}); trying the one before it")
+    if paths:
+        raise VlaError(f"no readable checkpoint in {folder}: delete that folder, or train anew without --resume")
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("step_*") if path.is_dir() and path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def _load(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    if state["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"format version {state['format_version']}, and this program reads {FORMAT_VERSION}")
+    tensors = {}
+    for name, digest in state["sha256"].items():
+        if _sha256(path / name) != digest:
+            raise ValueError(f"{name} does not match its SHA-256")
+        tensors[name.removesuffix(".safetensors")] = load_file(path / name)
+    return tensors, state
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter once (tied ones under their first name) and every persistent buffer."""
+    persistent = set(module.state_dict(keep_vars=True))
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name in persistent}
+    return {**dict(module.named_parameters()), **buffers}
+
+
+@torch.no_grad()
+def copy_into(target: dict[str, Tensor], source: dict[str, Tensor], what: str) -> None:
+    """Copy ``source`` into the tensors of ``target``. Raises VlaError unless names and shapes agree."""
+    odd = sorted(set(target) ^ set(source)) or [k for k in target if target[k].shape != source[k].shape]
+    if odd:
+        raise VlaError(f"the checkpoint's {what} does not fit this recipe: {', '.join(odd[:3])}, {len(odd)} in all")
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """The optimiser's state as ``KIND/PARAMETER`` to tensor; parameters without a state are left out."""
+    found = {}
+    for name, parameter in module.named_parameters():
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            found[f"{kind}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    return found
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back what ``optimizer_tensors`` gave. Step counters keep the place that the optimiser wants."""
+    parameters = dict(module.named_parameters())
+    state: dict[int, dict[str, Tensor]] = {}
+    index = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        if name not in parameters:
+            raise VlaError(f"the checkpoint's optimizer does not fit this recipe: it has '{name}'")
+        state.setdefault(index[id(parameters[name])], {})[kind] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def require_same_recipe(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise VlaError naming what differs, unless two recipes (as dicts) agree in all but ``MAY_CHANGE``."""
+    old, new = _flat(before), _flat(now)
+    differ = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not k.startswith(MAY_CHANGE)]
+    if differ:
+        rows = ", ".join(f"{k.replace('policy_config', 'policy')} was {old.get(k)} and is {new.get(k)}" for k in differ)
+        raise VlaError(f"this run was begun with another recipe: {rows}; give the same settings, or another --out")
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,95 @@
+"""``vla train``: train a recipe of ``configs/`` into an agent."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+HELP = "train an agent from a recipe and a recorded dataset"
+
+ACCEPTS_OVERRIDES = True  # what argparse does not know is a setting of the recipe
+
+EPILOG = """\
+examples:
+  vla train --list                                        the recipes that there are
+  vla train tidy_desk_flow                                train on the recipe's dataset, into runs/tidy_desk_flow
+  vla train tidy_desk_flow --show                         print every setting and stop
+  vla train tidy_desk_flow --resume                       continue after Ctrl-C, a crash or kill -9
+  vla train tidy_desk_flow --data data/mine --out runs/mine
+  vla train tidy_desk_flow --policy.dim 256 --optim.steps 2000 --optim.batch_size=32
+  vla train tidy_desk_flow --validate.every 1000 --validate.episodes 50 --seed 1
+  accelerate launch --num_processes 4 -m vla.cli train tidy_desk_flow
+
+Any setting of the recipe can be overridden by its name: --policy.*, --data.*, --optim.*, --validate.*, --seed,
+--env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/, loss.png and,
+at the end, agent/, which `vla eval --agent` takes.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments; overrides of the recipe are left to ``run``'s ``extra``."""
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe in configs/, or package.module:function")
+    parser.add_argument("--data", metavar="DIR", help="the dataset (default: the recipe's data.path)")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the run's folder")
+    parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
+    parser.add_argument("--list", action="store_true", help="list the recipes and stop")
+    parser.add_argument("--show", action="store_true", help="print the recipe's settings, overrides applied, and stop")
+
+
+def run(args: argparse.Namespace, extra: list[str]) -> int:
+    """Carry out the command. Returns the exit code: 0, or 128 + N after signal N."""
+    from vla.contracts import VlaError
+    from vla.recipe import describe, with_overrides
+    from vla.registry import load_recipe
+
+    if args.list:
+        print(list_recipes())
+        return 0
+    name = args.name
+    if name is None and extra and not extra[0].startswith("-"):
+        name, extra = extra[0], extra[1:]  # argparse leaves the name here where an option came before it
+    if name is None:
+        raise VlaError("which recipe? Try `vla train --list`, then e.g. `vla train tidy_desk_flow`")
+    recipe = with_overrides(load_recipe(name), extra)
+    if args.show:
+        print(describe(recipe))
+        return 0
+
+    from vla.interrupt import TrainingStopped
+    from vla.train import train
+
+    out = args.out or str(Path("runs") / recipe.name)
+    try:
+        result = train(
+            recipe, args.data or recipe.data.path, out, args.resume, args.wandb, shlex.join(["vla", *sys.argv[1:]])
+        )
+    except TrainingStopped as stopped:
+        print(f"vla: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # one process of several speaks
+    print(f"{result.steps} steps in {result.wall_s / 60:.1f} minutes, last loss {result.loss:.4f}")
+    if "success" in result.scores:
+        rate = result.scores["success"]
+        print(f"success {rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] on {rate['n']} validation episodes")
+    print(f"evaluate it on layouts that it has not seen: vla eval --env {recipe.env} --agent {result.agent_dir}")
+    return 0
+
+
+def list_recipes() -> str:
+    """Each recipe with the first line of its function's docstring."""
+    import importlib
+
+    from vla.registry import names
+
+    known = names("recipe")
+    lines = []
+    for name in known:
+        doc = importlib.import_module(f"configs.{name}").recipe.__doc__ or ""
+        lines.append(f"{name:<{max(map(len, known))}}  {doc.strip().splitlines()[0] if doc.strip() else ''}".rstrip())
+    return "\n".join(lines) or "there is no recipe in configs/"

@@ -1,0 +1,81 @@
+"""What every training step needs beside the policy: parameter groups, learning rate, precision, the wrapped loss."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vla.contracts import VlaError
+from vla.recipe import OptimConfig
+
+FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
+
+
+def learning_rate(optim: OptimConfig, step: int) -> float:
+    """Linear warm-up over ``warmup_steps``, then a cosine down to 1 % of the peak at the last step."""
+    if step < optim.warmup_steps:
+        return optim.lr * (step + 1) / optim.warmup_steps
+    share = min(1.0, (step - optim.warmup_steps) / max(1, optim.steps - 1 - optim.warmup_steps))
+    return optim.lr * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * share)) / 2)
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """``fp32`` or ``bf16``; ``auto`` takes bf16 where the machine is fast at it: CUDA with bf16, a CPU with AMX."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return "bf16" if device.type == "cpu" and amx() else "fp32"
+
+
+class LossModule(nn.Module):
+    """Puts ``policy.loss`` behind ``forward``, where DDP, ``torch.compile`` and autocast can wrap it.
+
+    Args:
+        policy: any policy of ``policies/``.
+        device: where it lives.
+        precision: ``fp32`` or ``bf16``.
+    """
+
+    def __init__(self, policy: Any, device: torch.device, precision: str) -> None:
+        super().__init__()
+        self.policy = policy
+        self._device_type, self._bf16 = device.type, precision == "bf16"
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """The loss, a scalar, and the policy's own metrics for an encoded batch."""
+        with torch.autocast(self._device_type, torch.bfloat16) if self._bf16 else nullcontext():
+            return self.policy.loss(batch)
+
+
+def checked_groups(policy: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """The policy's parameter groups; raises VlaError unless they hold every trainable parameter exactly once."""
+    groups = policy.parameter_groups(weight_decay)
+    count = Counter(id(p) for group in groups for p in group["params"])
+    names = {id(p): name for name, p in policy.named_parameters() if p.requires_grad}
+    missing = [name for key, name in names.items() if key not in count]
+    wrong = [names.get(key, "a frozen or foreign tensor") for key, n in count.items() if n > 1 or key not in names]
+    if missing or wrong:
+        raise VlaError(
+            f"{type(policy).__name__}.parameter_groups must hold every trainable parameter once; "
+            f"missing: {', '.join(missing) or 'none'}; repeated or not trainable: {', '.join(wrong) or 'none'}"
+        )
+    return groups
+
+
+def make_optimizer(policy: Any, optim: OptimConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over ``checked_groups``. A group may carry ``lr_scale``, which multiplies its learning rate."""
+    groups = checked_groups(policy, optim.weight_decay)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=device.type in ("cpu", "cuda"))
+
+
+def idle_parameters(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """A note for the user, if the first step left parameters untouched: often a mistake, sometimes an ablation."""
+    idle = [name for name, p in policy.named_parameters() if p.requires_grad and p not in optimizer.state]
+    return [f"{len(idle)} parameters take no part in the loss and stay as they are, e.g. {idle[0]}"] if idle else []

@@ -1,0 +1,138 @@
+"""What a training run tells: a progress bar, ``train_log.jsonl``, tensorboard, ``loss.png`` and, if asked, wandb."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vla.contracts import VlaError
+from vla.provenance import write_atomically
+
+
+class TrainLog:
+    """Writes a run's log. With ``active=False``, on all processes but the first, it does nothing.
+
+    Args:
+        out_dir: the run's folder.
+        start: the step that training begins or resumes at; log lines past it, of a killed run, are dropped.
+        steps: the step at which the bar is full.
+        settings: the recipe as a dict, for wandb.
+        active: whether to write at all.
+        wandb: whether to log to Weights & Biases too; raises VlaError where it isn't installed.
+    """
+
+    def __init__(
+        self, out_dir: Path, start: int, steps: int, settings: dict[str, Any], active: bool = True, wandb: bool = False
+    ) -> None:
+        self.path, self.plot_path, self._active = out_dir / "train_log.jsonl", out_dir / "loss.png", active
+        self._wandb: Any = None
+        self._plotted = time.monotonic()
+        self.console = Console(quiet=not active)
+        self._bar = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not active,
+        )
+        self._task = self._bar.add_task("train", total=steps, completed=start, note="")
+        self.lines: list[dict[str, Any]] = []
+        if not active:
+            return
+        self._keep_until(start)
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(out_dir / "tensorboard"), purge_step=start + 1)
+        if wandb:
+            self._wandb = _start_wandb(out_dir, settings)
+
+    def _keep_until(self, step: int) -> None:
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a line cut short by a kill
+            if entry["step"] <= step:
+                self.lines.append(entry)
+        write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in self.lines))
+
+    def __enter__(self) -> TrainLog:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        if self._active:
+            self.plot()
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def progress(self, step: int, loss: float, samples_per_s: float) -> None:
+        """Move the bar to ``step``."""
+        self._bar.update(self._task, completed=step, note=f"loss {loss:.4f}  {samples_per_s:,.0f} samples/s")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Append one line to the JSONL file, and the same scalars to tensorboard and wandb."""
+        if not self._active:
+            return
+        entry = {"step": step, **values}
+        self.lines.append(entry)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def plot(self, wait_s: float = 0.0) -> None:
+        """Draw the loss, and what was validated, into ``loss.png``; not if the last time is under ``wait_s`` ago."""
+        wanted = self._active and any("loss" in line for line in self.lines)
+        if not wanted or time.monotonic() - self._plotted < wait_s:
+            return
+        self._plotted = time.monotonic()
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for name, style in (("loss", "-"), ("validation_loss", "o-")):
+            points = [(line["step"], line[name]) for line in self.lines if name in line]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=name.replace("_", " "), linewidth=1, markersize=3)
+        if all(line.get("loss", 1) > 0 for line in self.lines):
+            axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss")
+        axes.grid(alpha=0.3)
+        success = [(line["step"], line["success"]) for line in self.lines if "success" in line]
+        if success:
+            right = axes.twinx()
+            right.plot(*zip(*success, strict=True), "s--", color="tab:green", label="closed-loop success", markersize=4)
+            right.set_ylim(-0.02, 1.02)
+            right.set_ylabel("success")
+        figure.legend(loc="outside upper center", ncols=3, fontsize="small")
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=100)
+        write_atomically(self.plot_path, picture.getvalue())
+
+
+def _start_wandb(out_dir: Path, settings: dict[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise VlaError("--wandb needs the package wandb: pip install wandb") from error
+    return wandb.init(project="vla", name=settings["name"], dir=str(out_dir), config=settings)

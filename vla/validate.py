@@ -1,0 +1,88 @@
+"""How good the weights are while they train: the loss on held-out episodes, and success in the closed loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla.contracts import EnvSpec, VlaError, episode_seed
+from vla.frames import FrameCache, Windows
+from vla.normalise import Normaliser
+from vla.recipe import Recipe
+from vla.sampling import batch_rng, seed_torch, to_device
+from vla.stats import Rate, rate_of
+
+BATCHES = 4
+_FIRST_PART = 2**31  # apart from the parts of any training step, so that the draws differ from training's
+
+
+def usable_episodes(cache: FrameCache, only_success: bool) -> list[int]:
+    """The dataset's episode numbers, those that failed left out if asked. Raises VlaError where none remains."""
+    count = len(cache.bounds) - 1
+    found = [e for e in range(count) if not only_success or cache.columns["success"][cache.bounds[e]]]
+    if not found:
+        raise VlaError(f"none of the dataset's {count} episodes succeeded; to train on them: --data.only_success false")
+    return found
+
+
+def split_episodes(episodes: list[int], share: float) -> tuple[list[int], list[int]]:
+    """Episodes to train on and to hold out: the last ``share`` of them, none where there are fewer than 5."""
+    count = max(1, round(len(episodes) * share)) if len(episodes) >= 5 and share > 0 else 0
+    return episodes[: len(episodes) - count], episodes[len(episodes) - count :]
+
+
+@torch.no_grad()
+def held_out_loss(
+    module: Callable[[dict[str, Any]], tuple[torch.Tensor, dict[str, float]]],
+    windows: Windows,
+    normaliser: Normaliser,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> float:
+    """The mean loss on a few batches spread over ``windows``: the same samples and draws at each call."""
+    size = min(batch_size, len(windows))
+    count = min(BATCHES, len(windows) // size)
+    indices = np.linspace(0, len(windows) - 1, size * count).astype(np.int64)
+    total = 0.0
+    for number, chosen in enumerate(np.split(indices, count)):
+        seed_torch(seed, 0, _FIRST_PART + number)
+        raw = windows.batch(chosen, batch_rng(seed, 0, _FIRST_PART + number))
+        loss, _ = module(normaliser.encode(to_device(raw, device)))
+        total += float(loss) / count
+    return total
+
+
+def closed_loop(recipe: Recipe, agent: Any, stopped: Callable[[], bool]) -> tuple[Rate, float]:
+    """Let ``agent`` play the recipe's validation episodes. Returns success with its interval, and mean progress.
+
+    Raises vla.rollout.RolloutInterrupted soon after ``stopped()`` has become true.
+    """
+    from vla.rollout import EpisodeRequest, EpisodeResult, run_episodes
+
+    validate, config = recipe.validate, recipe.policy_config
+    requests = [EpisodeRequest(i, episode_seed("validate", recipe.seed, i)) for i in range(validate.episodes)]
+
+    def on_episode(_: EpisodeResult) -> None:
+        if stopped():
+            raise KeyboardInterrupt
+
+    execute = min(getattr(config, "execute", config.chunk), config.chunk)
+    results = run_episodes(
+        recipe.env, agent, requests, workers=validate.workers, execute=execute, on_episode=on_episode
+    )
+    return rate_of([r.success for r in results]), float(np.mean([r.progress for r in results]))
+
+
+def require_env(recipe: Recipe, spec: EnvSpec) -> None:
+    """Raise SpecMismatchError where the recipe's env does not fit the data: now, not at the first validation."""
+    from vla.registry import make_env
+
+    env = make_env(recipe.env)
+    try:
+        spec.require(env.env_spec, "the dataset", f"env {recipe.env}")
+    finally:
+        env.close()
