@@ -35,7 +35,7 @@ class FlowConfig:
     """
 
     chunk: int = 16
-    execute: int = 8
+    execute: int = 4
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     dim: int = 192
     depth: int = 4
@@ -45,7 +45,7 @@ class FlowConfig:
     time_alpha: float = 2.0
     time_beta: float = 2.0
     sample_steps: int = 4
-    pointing_weight: float = 0.2
+    pointing_weight: float = 1.0
 
 
 class FlowHead(nn.Module):

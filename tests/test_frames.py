@@ -157,3 +157,19 @@ def test_a_paraphrase_words_every_window_anew(cache: FrameCache) -> None:
     first = windows.batch(np.arange(5), np.random.default_rng(1))["instruction"]
     assert all(text.endswith("!") for text in first) and len(set(first)) > 1
     assert first == windows.batch(np.arange(5), np.random.default_rng(1))["instruction"]
+
+
+def test_frames_after_a_new_sub_instruction_are_drawn_more_often(cache: FrameCache) -> None:
+    plain, keen = Windows(cache, 2), Windows(cache, 2, decision_steps=3, decision_repeat=4)
+    assert np.array_equal(keen.frames_once, plain.starts)
+    count = np.bincount(keen.starts, minlength=len(cache))
+    sub, episode = cache.columns["sub_instruction"], cache.columns["episode"]
+    begins = [0] + [i for i in range(1, len(sub)) if (sub[i], episode[i]) != (sub[i - 1], episode[i - 1])]
+    early = {
+        i + k
+        for i in begins
+        for k in range(3)
+        if i + k < len(sub) and (episode[i + k], sub[i + k]) == (episode[i], sub[i])
+    }
+    assert {int(i) for i in np.flatnonzero(count == 4)} == early
+    assert set(count.tolist()) == {1, 4}

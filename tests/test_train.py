@@ -231,6 +231,7 @@ import sys
 from pathlib import Path
 from tests.test_train import tiny
 from vla.frames import FrameCache
+from vla.ema import Ema
 from vla.train import train
 FrameCache.build = lambda path, *_, **__: FrameCache.open(Path(path) / "frames")
 train(tiny("--optim.steps=100000"), sys.argv[1], sys.argv[2])
@@ -440,3 +441,23 @@ def test_command_lists_shows_and_refuses(capsys: pytest.CaptureFixture[str]) -> 
     assert "did you mean --optim.steps?" in capsys.readouterr().err
     assert main(["train", "--resume", "tidy_desk_flow", "--data", "no/such"]) == 2
     assert "there is no dataset in no/such; record one with: vla record" in capsys.readouterr().err
+
+
+def test_the_average_follows_a_module_that_was_given_new_storage() -> None:
+    """Wrapping a module for several processes does that; the average once stayed at the first weights."""
+    module = torch.nn.BatchNorm1d(3)
+    ema = Ema(module, decay=0.5)
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
+    with torch.no_grad():
+        module.weight.fill_(5.0)
+        module.running_mean.fill_(7.0)
+    for _ in range(60):
+        ema.update()
+    assert torch.allclose(ema.state()["weight"], module.weight)
+    assert torch.allclose(ema.state()["running_mean"], module.running_mean)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    with ema.applied():
+        assert torch.allclose(module.weight, torch.full((3,), 5.0), atol=1e-4)
+    assert torch.equal(module.weight, torch.ones(3))

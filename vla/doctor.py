@@ -152,7 +152,7 @@ def rendering(save_to: Path | None = None) -> Check:
     if image.std() < 1.0:
         return Check("Rendering", MISSING, f"{backend} draws an empty frame", install)
     if fps < SLOW_FPS:
-        return Check("Rendering", WARN, detail, "MUJOCO_GL=egl vla doctor   # or stop other work on this machine")
+        return Check("Rendering", WARN, f"{detail}: slow", "stop other work on this machine, and run vla doctor again")
     return Check("Rendering", OK, detail)
 
 

@@ -19,17 +19,23 @@ class Ema:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        named = [(name, p.data) for name, p in module.named_parameters() if p.requires_grad]
-        named += [(name, buffer) for name, buffer in module.named_buffers() if buffer.is_floating_point()]
+        self._module = module
+        kept = set(module.state_dict())
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        named += [(name, b) for name, b in module.named_buffers() if b.is_floating_point() and name in kept]
         self.names = [name for name, _ in named]
-        self._live = [tensor for _, tensor in named]
-        self.shadow = [tensor.clone() for tensor in self._live]
+        self.shadow = [tensor.detach().clone() for _, tensor in named]
+
+    def _live(self) -> list[Tensor]:
+        """The module's tensors as they are now: wrapping it for several processes may give it new storage."""
+        tensors = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
+        return [tensors[name].detach() for name in self.names]
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the present weights; call once after each optimiser step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.shadow, self._live, 1 - decay)
+        torch._foreach_lerp_(self.shadow, self._live(), 1 - decay)
         self.updates += 1
 
     @contextmanager
@@ -43,8 +49,9 @@ class Ema:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        kept = [tensor.clone() for tensor in self._live]
-        torch._foreach_copy_(self._live, self.shadow)
+        live = self._live()
+        kept = [tensor.clone() for tensor in live]
+        torch._foreach_copy_(live, self.shadow)
         torch._foreach_copy_(self.shadow, kept)
 
     def state(self) -> dict[str, Tensor]:

@@ -183,6 +183,9 @@ class Windows:
         episodes: use these episodes only, by number; all if None.
         paraphrase: called as ``paraphrase(text, rng)``; gives another sentence of the same meaning, so that a sentence
             is hardly ever seen twice. None keeps the recorded ones.
+        decision_steps, decision_repeat: windows that begin within ``decision_steps`` frames of a new sub-instruction
+            count ``decision_repeat`` times. There the sentence decides where to go; later the arm's own place gives
+            it away, and a policy that sees mostly such frames learns to look at the nearest thing, not to read.
 
     Raises:
         VlaError: if ``episodes`` names one that is not there, or none.
@@ -195,6 +198,8 @@ class Windows:
         sub_instruction_probability: float = 0.0,
         episodes: list[int] | None = None,
         paraphrase: Callable[[str, np.random.Generator], str] | None = None,
+        decision_steps: int = 0,
+        decision_repeat: int = 1,
     ) -> None:
         count = len(cache.bounds) - 1
         chosen = list(range(count)) if episodes is None else list(episodes)
@@ -207,7 +212,9 @@ class Windows:
             )
         self.cache, self.chunk, self.sub_instruction_probability = cache, chunk, sub_instruction_probability
         self.paraphrase = paraphrase
-        self.starts = np.concatenate([np.arange(cache.bounds[e], cache.bounds[e + 1]) for e in chosen])
+        self.frames_once = np.concatenate([np.arange(cache.bounds[e], cache.bounds[e + 1]) for e in chosen])
+        decisive = self.frames_once[_frames_since_new_task(cache)[self.frames_once] < decision_steps]
+        self.starts = np.concatenate((self.frames_once, np.tile(decisive, max(decision_repeat - 1, 0))))
         self._ends = cache.bounds[1:][cache.columns["episode"]]  # for each frame, where its episode ends
 
     def __len__(self) -> int:
@@ -247,6 +254,15 @@ class Windows:
         for name in cache.frames:
             batch[f"points.{name}"] = torch.from_numpy(columns[f"points.{name}"][rows])
         return batch
+
+
+def _frames_since_new_task(cache: FrameCache) -> np.ndarray:
+    """For each frame, how many frames ago the sub-instruction began, int (N,)."""
+    sub, episode = cache.columns["sub_instruction"], cache.columns["episode"]
+    rows = np.arange(len(sub))
+    begins = np.ones(len(sub), dtype=bool)
+    begins[1:] = (sub[1:] != sub[:-1]) | (episode[1:] != episode[:-1])
+    return rows - np.maximum.accumulate(np.where(begins, rows, 0))
 
 
 def _gather(frames: np.ndarray, rows: np.ndarray) -> Any:

@@ -27,6 +27,8 @@ class DataConfig:
         record_command: the command that records it, printed where the folder is missing.
         sub_instruction_probability: how often a sample carries the current sub-instruction, 0 to 1.
         paraphrase: ``package.module:function`` that words a sentence anew, as ``function(text, rng)``; empty for none.
+        decision_steps, decision_repeat: frames within so many steps of a new sub-instruction are drawn so many times
+            as often; see ``vla.frames.Windows``.
         only_success: leave out episodes that failed.
         colour_jitter: strength of the colour augmentation; 0 turns it off, 0.2 is moderate.
         holdout: the share of episodes, the last ones, kept for the validation loss.
@@ -36,6 +38,8 @@ class DataConfig:
     record_command: str = ""
     sub_instruction_probability: float = 0.3
     paraphrase: str = ""
+    decision_steps: int = 0
+    decision_repeat: int = 1
     only_success: bool = True
     colour_jitter: float = 0.0
     holdout: float = 0.02

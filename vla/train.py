@@ -115,7 +115,15 @@ class _Run:
         chunk = recipe.policy_config.chunk
         kept, held = split_episodes(usable_episodes(self.cache, recipe.data.only_success), recipe.data.holdout)
         paraphrase = load_function(recipe.data.paraphrase) if recipe.data.paraphrase else None
-        self.windows = Windows(self.cache, chunk, recipe.data.sub_instruction_probability, kept, paraphrase)
+        self.windows = Windows(
+            self.cache,
+            chunk,
+            recipe.data.sub_instruction_probability,
+            kept,
+            paraphrase,
+            recipe.data.decision_steps,
+            recipe.data.decision_repeat,
+        )
         self.held = Windows(self.cache, chunk, 0.0, held) if held else None
         self.order = SampleOrder(len(self.windows), recipe.seed)
         self.normaliser = fit_normaliser(self.windows).to(self.device)

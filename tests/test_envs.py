@@ -1,0 +1,358 @@
+"""One battery for every env of the registry, then what is particular to tidy_desk and to the GL backend."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from envs import instructions, items, tidy_layout
+from envs.instructions import Goal
+from envs.tidy_desk import TidyDesk
+from vla import gl, registry
+from vla.contracts import Env, Expert, VlaError, as_observation
+
+NAMES = registry.names("env")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def env(request: pytest.FixtureRequest) -> Iterator[Any]:
+    made = registry.make_env(request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[TidyDesk]:
+    made = TidyDesk()
+    yield made
+    made.close()
+
+
+def _play_out(env: Any, seed: int, noise: float = 0.0, **options: Any) -> Any:
+    env.reset(seed=seed, options=options)
+    expert, rng = env.expert(seed=seed), np.random.default_rng(seed)
+    while True:
+        action = expert.act().action.copy()
+        action[:3] += noise * rng.normal(size=3)
+        result = env.play(action)
+        if result.terminated or result.truncated:
+            return result
+
+
+# --- every env ---------------------------------------------------------------------------------------------------
+
+
+def test_tidy_desk_is_listed() -> None:
+    assert "tidy_desk" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gymnasium_checker(name: str) -> None:
+    entry = f"envs.{name}:{registry.load_env(name).__name__}"
+    ids = [spec.id for spec in gymnasium.registry.values() if spec.entry_point == entry]
+    assert ids, f"envs/__init__.py registers no gymnasium id for {entry}"
+    made = gymnasium.make(ids[0], render_mode="rgb_array").unwrapped
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(made)
+
+
+def test_contract(env: Any) -> None:
+    assert isinstance(env, Env)
+    raw, info = env.reset(seed=3)
+    assert raw in env.observation_space
+    assert {"instruction", "language", "kind", "category"} <= set(info)
+    as_observation(raw, env.env_spec).check(env.env_spec)
+    assert len(env.env_spec.action) == env.action_space.shape[0]
+    assert all(0 <= a < len(env.env_spec.action) and 0 <= s < len(env.env_spec.state) for a, s in env.env_spec.relative)
+    expert = env.expert()
+    assert isinstance(expert, Expert)
+    step = expert.act()
+    assert step.action in env.action_space and step.sub_instruction
+
+
+def test_same_seed_and_actions_give_the_same_bytes(env: Any) -> None:
+    def history() -> list[bytes]:
+        first, _ = env.reset(seed=11, options={"split": "heldout"})
+        expert, seen = env.expert(seed=1), [first]
+        rewards = []
+        for _ in range(12):
+            observation, reward, *_ = env.step(expert.act().action)
+            seen.append(observation)
+            rewards.append(reward)
+        arrays = [value for one in seen for value in one.values() if isinstance(value, np.ndarray)]
+        return [a.tobytes() for a in arrays] + [np.array(rewards).tobytes(), first["instruction"].encode()]
+
+    assert history() == history()
+
+
+def test_another_seed_gives_another_start(env: Any) -> None:
+    one, two = env.reset(seed=1)[0], env.reset(seed=2)[0]
+    assert all((one[key] != two[key]).any() for key in one if isinstance(one[key], np.ndarray))
+
+
+def test_no_memory_is_shared_between_steps(env: Any) -> None:
+    first, _ = env.reset(seed=5)
+    copies = {key: np.copy(value) for key, value in first.items() if isinstance(value, np.ndarray)}
+    action = env.expert().act().action
+    second, *_ = env.step(action)
+    third = env.observe()
+    for key, copy in copies.items():
+        assert (first[key] == copy).all()
+        later = third.images.get(key, third.state)
+        assert not np.shares_memory(first[key], second[key]) and not np.shares_memory(second[key], later)
+
+
+def test_no_observation_is_constant(env: Any) -> None:
+    first, _ = env.reset(seed=6)
+    expert = env.expert()
+    for _ in range(10):
+        last, *_ = env.step(expert.act().action)
+    assert all((first[key] != last[key]).any() for key in first if isinstance(first[key], np.ndarray))
+
+
+def test_a_bad_action_moves_nothing(env: Any) -> None:
+    env.reset(seed=7)
+    before = env.observe()
+    action = env.expert().act().action.copy()
+    action[0] = np.nan
+    with pytest.raises(VlaError, match="finite"):
+        env.play(action)
+    with pytest.raises(VlaError):
+        env.play(action[:-1])
+    after = env.observe()
+    assert (before.state == after.state).all() and before.time == after.time
+
+
+def test_expert_succeeds(env: Any) -> None:
+    results = [_play_out(env, seed) for seed in (21, 22, 23, 24)]
+    assert all(result.info["success"] and result.terminated and not result.truncated for result in results)
+    assert all(result.info["progress"] == 1.0 for result in results)
+
+
+def test_reward_is_the_sum_of_named_terms(env: Any) -> None:
+    env.reset(seed=8)
+    expert = env.expert()
+    for _ in range(5):
+        result = env.play(expert.act().action)
+        assert result.reward == pytest.approx(sum(result.info["reward_terms"].values()))
+        assert all(-1 <= value <= 1 for value in result.info["reward_terms"].values())
+        assert 0 <= result.info["progress"] <= 1
+
+
+def test_points_are_in_range(env: Any) -> None:
+    env.reset(seed=9)
+    points = env.points()
+    assert set(points) == {camera.name for camera in env.env_spec.cameras}
+    for values in points.values():
+        assert values.shape == (6,) and values.dtype == np.float32 and (np.abs(values) <= 1).all()
+        assert set(values[[2, 5]]) <= {0.0, 1.0}
+
+
+def test_unknown_option_is_refused(env: Any) -> None:
+    with pytest.raises(VlaError, match="no_such"):
+        env.reset(seed=0, options={"no_such": 1})
+
+
+# --- tidy_desk ---------------------------------------------------------------------------------------------------
+
+
+def test_registered_with_gymnasium() -> None:
+    made = gymnasium.make("vla/TidyDesk-v0", cameras_px=32)
+    observation, _ = made.reset(seed=0)
+    assert observation["scene"].shape == (32, 32, 3)
+    made.close()
+
+
+@pytest.mark.parametrize("split", instructions.SPLITS)
+def test_instruction_parses_to_its_goal(desk: TidyDesk, split: str) -> None:
+    for seed in range(30):
+        _, info = desk.reset(seed=seed, options={"split": split, "items": 2 + seed % 4})
+        goal = instructions.parse(info["instruction"])
+        assert goal is not None and goal.kind == info["kind"] == desk.goal.kind
+        assert goal.category == info["category"]
+        assert instructions.language_of(info["instruction"]) == info["language"]
+        asked = [item for item in info["items"] if item["asked"]]
+        assert asked and all(info["category"] in ("", item["category"]) for item in asked)
+        assert len({item["name"] for item in info["items"]}) == len(info["items"]) == 2 + seed % 4
+        if goal.item is not None:
+            assert [item["name"] for item in asked] == [f"{goal.item[0]} {goal.item[1].replace('_', ' ')}"]
+
+
+def test_own_instruction_brings_the_item_it_names(desk: TidyDesk) -> None:
+    for text, name, language in (
+        ("put the green pen in the tray", "green pen", "en"),
+        ("把红色的积木放进积木盒", "red block", "zh"),
+    ):
+        _, info = desk.reset(seed=1, options={"instruction": text})
+        assert info["instruction"] == text and info["language"] == language
+        assert [item["name"] for item in info["items"] if item["asked"]] == [name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"instruction": "sing a song"}, "does not understand"),
+        ({"items": 9}, "2 to 5"),
+        ({"kind": "some"}, "kind"),
+        ({"category": "cups"}, "category"),
+        ({"split": "test"}, "split"),
+        ({"language": "fr"}, "language"),
+        ({"kind": "all", "category": "pens"}, "category"),
+    ],
+)
+def test_bad_options_say_what_is_wrong(desk: TidyDesk, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(VlaError, match=message):
+        desk.reset(seed=0, options=options)
+
+
+def test_splits_share_no_layout_and_no_shade() -> None:
+    rng = np.random.default_rng(0)
+    orders: dict[str, set] = {"train": set(), "heldout": set()}
+    for split, seen in orders.items():
+        for _ in range(40):
+            receptacles, _ = tidy_layout.sample_layout([("pen", "red")], split, rng)
+            seen.add(tuple(sorted(receptacles, key=lambda c: -receptacles[c].y)))
+    assert not orders["train"] & orders["heldout"]
+    assert len(orders["train"]) == 4 and len(orders["heldout"]) == 2
+    for train, held in items._HUES.values():
+        assert train[1] < held[0] or held[1] < train[0]
+
+
+def test_things_lie_apart(desk: TidyDesk) -> None:
+    for seed in range(10):
+        desk.reset(seed=seed, options={"items": 5, "kind": "all"})
+        assert not any(desk.inside) and desk.held is None
+        assert np.abs(desk.positions[:, 2] - [p.item.size[2] for p in desk.placed]).max() < 0.003
+        drift = [np.hypot(at[0] - p.x, at[1] - p.y) for at, p in zip(desk.positions, desk.placed, strict=True)]
+        assert max(drift) < 0.003
+
+
+def test_the_smallest_item_spans_six_pixels(desk: TidyDesk) -> None:
+    desk.reset(seed=0)
+    rng, far = np.random.default_rng(0), tidy_layout.AREA_LOW[0]  # the far edge, where a metre is fewest pixels
+    for noun in instructions.NOUNS:
+        for _ in range(50):
+            length, width, height = items.make_item(noun, "yellow", "train", rng).size
+            corners = np.array([(x, y, z) for x in (-width, width) for y in (-length, length) for z in (0, 2 * height)])
+            seen = np.array([desk.tabletop.project("scene", corner + (far, 0, 0))[:2] for corner in corners])
+            assert np.ptp(seen, axis=0).max() / 2 * desk.tabletop.cameras_px >= 6, noun
+    for x in (tidy_layout.AREA_LOW[0], tidy_layout.AREA_HIGH[0]):
+        for y in (tidy_layout.AREA_LOW[1], tidy_layout.AREA_HIGH[1]):
+            assert desk.tabletop.project("scene", np.array([x, y, 0.0]))[2] == 1.0
+
+
+def test_moving_another_item_spoils_success(desk: TidyDesk) -> None:
+    desk.reset(seed=4, options={"kind": "named"})
+    other = desk.asked.index(False)
+    joint = desk.tabletop.model.joint(desk.placed[other].item.name)
+    desk.tabletop.data.qpos[joint.qposadr[0]] += 0.06
+    expert = desk.expert()
+    result = desk.play(expert.act().action)
+    assert result.info["disturbed"] and result.info["reward_terms"]["disturbed"] == -1.0
+    assert not result.info["success"]
+
+
+def test_success_needs_release_and_the_right_place(desk: TidyDesk) -> None:
+    desk.reset(seed=12, options={"kind": "named", "category": "blocks"})
+    target = desk.target
+    assert target is not None
+    data, joint = desk.tabletop.data, desk.tabletop.model.joint(desk.placed[target].item.name)
+    at = joint.qposadr[0]
+
+    def put(category: str) -> Any:
+        receptacle = desk.receptacles[category]
+        data.qpos[at : at + 3] = (receptacle.x, receptacle.y, 0.03)
+        action = np.concatenate((desk.tabletop.position, [1, 0, 0, 0, -1, 0, 1]))
+        for _ in range(8):
+            result = desk.play(action)
+        return result
+
+    assert not put("waste").info["success"]
+    right = put("blocks")
+    assert right.info["success"] and right.info["items"][desk.placed[target].item.name]
+
+
+def test_expert_recovers_from_noise_and_a_moved_item(desk: TidyDesk) -> None:
+    assert _play_out(desk, 31, noise=0.006).info["success"]
+    desk.reset(seed=32, options={"kind": "named", "category": "waste"})
+    expert, moved = desk.expert(), False
+    for _ in range(200):
+        result = desk.play(expert.act().action)
+        if not moved and desk.held is not None and desk.tabletop.position[2] > 0.08:
+            moved = True  # it slips: back to where it lay
+            at = desk.tabletop.model.joint(desk.placed[desk.held].item.name).qposadr[0]
+            desk.tabletop.data.qpos[at : at + 3] = desk._start[desk.held]
+        if result.terminated:
+            break
+    assert moved and result.info["success"]
+
+
+def test_sub_instruction_names_the_item_being_moved(desk: TidyDesk) -> None:
+    desk.reset(seed=40, options={"kind": "all", "language": "zh"})
+    expert, said = desk.expert(), set()
+    for _ in range(300):
+        step = expert.act()
+        said.add(step.sub_instruction)
+        if desk.play(step.action).terminated:
+            break
+    wanted = {instructions.sub_instruction(p.item.color, p.item.noun, "zh") for p in desk.placed}
+    assert said == wanted
+
+
+def test_wrist_camera_sees_what_is_held(desk: TidyDesk) -> None:
+    desk.reset(seed=13, options={"kind": "named"})
+    expert, seen = desk.expert(), []
+    for _ in range(80):
+        result = desk.play(expert.act().action)
+        if desk.held is not None and desk.held == desk.target:
+            seen.append(desk.points()["wrist"])
+        if result.terminated:
+            break
+    assert seen and all(one[2] == 1.0 and abs(one[0]) < 0.4 for one in seen)
+
+
+def test_goal_of_any_colour_is_met_by_the_only_one() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        things = tidy_layout.choose_things(Goal("named", item=("", "pen")), 4, rng)
+        assert [noun for noun, _ in things].count("pen") == 1 and things[0][0] == "pen"
+
+
+def test_video_frame_differs_from_the_fast_one(desk: TidyDesk) -> None:
+    desk.reset(seed=2)
+    nice, fast = desk.frame(160, 120), desk.frame(160, 120, quality="fast")
+    assert nice.shape == fast.shape == (120, 160, 3) and (nice != fast).any()
+    with pytest.raises(VlaError, match="overview"):
+        desk.frame(32, 32, camera="nowhere")
+
+
+# --- the GL backend ------------------------------------------------------------------------------------------------
+
+
+def test_backend_keeps_the_users_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
+    assert gl.choose_backend() == "osmesa"
+
+
+def test_no_backend_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUJOCO_GL")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(gl, "_loads", lambda *names: None)
+    with pytest.raises(VlaError, match="apt-get install libegl1"):
+        gl.choose_backend()
+
+
+def test_a_wrong_backend_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "vulkan")
+    with pytest.raises(VlaError, match="vulkan"):
+        gl.Offscreen(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16)

@@ -1,0 +1,166 @@
+"""The READMEs keep their word: every command runs (shrunken), the Python examples run, the links lead somewhere."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vla import cli, registry
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = ("README.md", "README.zh-CN.md")
+DOCUMENTS = (*READMES, "CONTRIBUTING.md", "docs/architecture.md")
+NOT_RUN = {  # they would change the machine, or run this very test
+    "pip install uv",
+    "apt-get install -y libegl1 libgl1 libgl1-mesa-dri libgles2 libopengl0",
+    "uv run pytest",
+}
+# What makes a command small. Later options win over the README's own.
+SMALL = {
+    "record": ["--episodes", "3", "--items", "2", "--kind", "named", "--workers", "1"],
+    "replay": ["--episodes", "1", "--workers", "1"],
+    "train": [
+        "--policy.trunk.vision",
+        "test_resnet",
+        "--policy.trunk.map_dim",
+        "16",
+        "--policy.trunk.pixels",
+        "64,32",
+        "--policy.dim",
+        "32",
+        "--policy.depth",
+        "1",
+        "--optim.steps",
+        "2",
+        "--optim.batch_size",
+        "4",
+        "--validate.every",
+        "-1",
+    ],
+    "eval": ["--episodes", "2", "--items", "2", "--kind", "named", "--workers", "1", "--videos", "1"],
+    "doctor": [],
+}
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced code blocks of one language."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(document: str) -> list[str]:
+    return [line for block in blocks(document, "bash") for line in block.splitlines() if line.strip()]
+
+
+def shrunken(command: str) -> list[str]:
+    """The arguments of ``vla`` for a README command, made small."""
+    words = shlex.split(command)
+    assert words[:3] == ["uv", "run", "vla"], f"neither run nor listed in NOT_RUN: {command}"
+    name = words[3]
+    if "--list" in words or "--show" in words:
+        return words[3:]
+    small = list(SMALL["replay" if "--replay" in words else name])
+    if "--instruction" in words:  # the sentence decides the kind
+        at = small.index("--kind")
+        del small[at : at + 2]
+    return words[3:] + small
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=500
+    )
+
+
+def test_both_readmes_have_the_same_commands() -> None:
+    english, chinese = (commands(document) for document in READMES)
+    assert english == chinese
+    assert "uv run vla eval --env tidy_desk" in english and set(english) >= NOT_RUN
+    without_comments = [[re.sub(r"\s+#.*", "", block) for block in blocks(document, "python")] for document in READMES]
+    assert without_comments[0] == without_comments[1]
+
+
+def test_the_example_with_an_agent_has_five_lines() -> None:
+    (example,) = [block for block in blocks("README.md", "python") if "vla.agent.load" in block]
+    assert len([line for line in example.splitlines() if line.strip()]) == 5
+
+
+@pytest.mark.parametrize("document", READMES)
+def test_every_command_is_one_that_the_command_line_knows(document: str) -> None:
+    named = re.findall(r"`(?:uv run )?vla ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"))
+    assert set(named) <= set(cli.COMMANDS)
+    shown = {shlex.split(command)[3] for command in commands(document) if command not in NOT_RUN}
+    assert shown == set(cli.COMMANDS), "each command is shown"
+
+
+# One process for all: importing torch once takes longer than most of these commands.
+DRIVER = """
+import json, sys
+from vla.cli import main
+
+if __name__ == "__main__":
+    for words in json.loads(sys.argv[1]):
+        print("$ vla", *words, flush=True)
+        if main(words):
+            sys.exit(1)
+"""
+
+
+@pytest.mark.slow
+def test_every_command_runs(tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(DRIVER)
+    lines = [shrunken(command) for command in commands("README.md") if command not in NOT_RUN]
+    result = run(["driver.py", json.dumps(lines)], tmp_path)
+    assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    assert (tmp_path / "runs" / "eval_mine" / "report.html").is_file()
+    assert (tmp_path / "data" / "desk" / "meta" / "vla.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_python_examples_run(tmp_path: Path) -> None:
+    for example in blocks("README.md", "python"):
+        result = run(["-c", example], tmp_path)
+        assert result.returncode == 0, f"{example}\n{result.stderr[-3000:]}"
+        assert result.stdout.strip()
+
+
+def test_contributing_names_what_there_is() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    recipe = next(block for block in blocks("CONTRIBUTING.md", "python") if "def recipe" in block)
+    scope: dict = {}
+    registry.names("recipe")  # makes `configs` importable
+    exec(compile(recipe, "CONTRIBUTING.md", "exec"), scope)
+    assert scope["recipe"]().name == "tidy_desk_wide"
+    for line in ("ENV = TidyDesk", "POLICY = FlowPolicy", "CONFIG = FlowConfig"):
+        assert line in text
+        source = ROOT / ("envs/tidy_desk.py" if line.startswith("ENV") else "policies/flow.py")
+        assert line in source.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_and_pictures_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if not t.startswith("http")]
+    broken = [t for t in targets if t and not ((ROOT / document).parent / t).exists()]
+    assert broken == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:vla|envs|policies|configs|assets|tests|docs)/[\w./]*)`", text))
+    missing = sorted(n for n in named if "NAME" not in n and not (ROOT / n).exists())
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", READMES)
+def test_results_and_speed_are_marked(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for name in ("results", "speed"):
+        assert re.search(rf"<!-- {name} -->.*<!-- /{name} -->", text, re.DOTALL)
