@@ -17,6 +17,8 @@ from vla.nn.vision import cell_centres
 
 POINTS = 2  # the item to move now, and the place where it goes
 _FREQUENCIES = 4
+# Reading is sharper than pointing: between two candidates a plain softmax would read a place where nothing lies.
+_SHARPNESS = 3.0
 
 
 class Hop(nn.Module):
@@ -37,7 +39,7 @@ class Hop(nn.Module):
         seen, logits = [], []
         for query, key, features, place in zip(self.query, keys, maps, places, strict=True):
             score = query(slots) @ key.transpose(1, 2) * key.shape[-1] ** -0.5
-            weight = score.softmax(dim=-1)
+            weight = (_SHARPNESS * score).softmax(dim=-1)
             seen += [weight @ features, fourier(weight @ place, _FREQUENCIES)]
             logits.append(score)
         slots = slots + self.read(torch.cat(seen, dim=-1))
