@@ -21,14 +21,14 @@ class Ema:
         self.updates = 0
         self._module = module
         kept = set(module.state_dict())
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        named: list[tuple[str, Tensor]] = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         named += [(name, b) for name, b in module.named_buffers() if b.is_floating_point() and name in kept]
         self.names = [name for name, _ in named]
         self.shadow = [tensor.detach().clone() for _, tensor in named]
 
     def _live(self) -> list[Tensor]:
         """The module's tensors as they are now: wrapping it for several processes may give it new storage."""
-        tensors = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
+        tensors: dict[str, Tensor] = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
         return [tensors[name].detach() for name in self.names]
 
     @torch.no_grad()

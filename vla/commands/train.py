@@ -21,7 +21,9 @@ examples:
   vla train tidy_desk_flow --data data/mine --out runs/mine
   vla train tidy_desk_flow --policy.dim 256 --optim.steps 2000 --optim.batch_size=32
   vla train tidy_desk_flow --validate.every 1000 --validate.episodes 50 --seed 1
-  accelerate launch --num_processes 4 -m vla.cli train tidy_desk_flow
+  accelerate launch --num_processes 4 -m vla.cli train tidy_desk_flow        four GPUs
+  ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m vla.cli train tidy_desk_flow
+                                                          two CPU cores, one process each
 
 Any setting of the recipe can be overridden by its name: --policy.*, --data.*, --optim.*, --validate.*, --seed,
 --env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/, loss.png and,
