@@ -3,7 +3,7 @@
 Both give the same windows: all cameras of one frame, the state, and a chunk of actions. They take turns in one run,
 so that what else the machine does hits both.
 
-    python tests/benchmarks/bench_frames.py --data DIR
+    python -m tests.benchmarks.bench_frames --data DIR
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Both draw the same scene (the same model and moment, both cameras in turn) at the same size in one run:
 the project without shadow map and multisampling, MuJoCo's Renderer with a shadow map of 4096 and 4 samples.
 
-    python tests/benchmarks/bench_render.py [--px 128] [--seconds 5]
+    python -m tests.benchmarks.bench_render [--px 128] [--seconds 5]
 """
 
 from __future__ import annotations
