@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from vla import paths, registry
 from vla.contracts import Chunk, EnvSpec, Observation, VlaError
 from vla.normalise import Normaliser
+from vla.provenance import file_sha256
 
 FORMAT_VERSION = 1
 _PACKAGES = ("policies",)  # whose classes a bundle may name
@@ -119,14 +119,15 @@ class Agent:
         self.golden["actions"] = torch.from_numpy(self.act(golden).actions)
         self._golden_instruction = golden.instruction
         save_file({k: v.contiguous() for k, v in self.golden.items()}, temporary / "golden.safetensors")
-        self.hash = _sha256(temporary / "model.safetensors")
+        hashes = {name: file_sha256(temporary / name) for name in ("model.safetensors", "golden.safetensors")}
+        self.hash = hashes["model.safetensors"]
         description = {
             "format_version": FORMAT_VERSION,
             "policy": self.policy_name,
             "config": dataclasses.asdict(self.config),
             "spec": self.spec.to_dict(),
             "golden_instruction": golden.instruction,
-            "sha256": {name: _sha256(temporary / name) for name in ("model.safetensors", "golden.safetensors")},
+            "sha256": hashes,
             "provenance": self.provenance,
         }
         (temporary / "agent.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
@@ -176,7 +177,7 @@ def load(path: str | Path, device: str | None = None) -> Agent:
     if about.get("format_version") != FORMAT_VERSION:
         raise AgentError(f"{folder} has format {about.get('format_version')}; this version reads {FORMAT_VERSION}")
     for name, wanted in about["sha256"].items():
-        if not (folder / name).exists() or _sha256(folder / name) != wanted:
+        if not (folder / name).exists() or file_sha256(folder / name) != wanted:
             raise AgentError(f"{folder / name} is missing or damaged: its hash is not the one in agent.json")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -221,7 +222,3 @@ def dataclass_from_dict(kind: type, values: dict[str, Any]) -> Any:
             value = dataclass_from_dict(hints[name], value)  # type: ignore[arg-type]
         fields[name] = tuple(value) if isinstance(value, list) else value
     return kind(**fields)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,7 +6,6 @@ counters and the SHA-256 of every file. A folder is written as ``*.tmp`` and ren
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vla.contracts import VlaError
+from vla.provenance import file_sha256
 
 FORMAT_VERSION = 1
 Tensors = dict[str, dict[str, Tensor]]
@@ -38,7 +38,7 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
     for name, group in tensors.items():
         path = temporary / f"{name}.safetensors"
         save_file({key: value.detach().to("cpu").contiguous() for key, value in group.items()}, path)
-        hashes[path.name] = _sha256(path)
+        hashes[path.name] = file_sha256(path)
     text = json.dumps({**state, "step": step, "format_version": FORMAT_VERSION, "sha256": hashes}, indent=1)
     (temporary / "state.json").write_text(text, encoding="utf-8")
     if target.exists():
@@ -77,15 +77,10 @@ def _load(path: Path) -> tuple[Tensors, dict[str, Any]]:
         raise ValueError(f"format version {state['format_version']}, and this program reads {FORMAT_VERSION}")
     tensors = {}
     for name, digest in state["sha256"].items():
-        if _sha256(path / name) != digest:
+        if file_sha256(path / name) != digest:
             raise ValueError(f"{name} does not match its SHA-256")
         tensors[name.removesuffix(".safetensors")] = load_file(path / name)
     return tensors, state
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
