@@ -231,6 +231,13 @@ class Receptacle:
             return [(k * math.pi / 3, self.half[0]) for k in range(6)]
         return [(k * math.pi / 2, self.half[k % 2]) for k in range(4)]
 
+    @property
+    def places(self) -> list[tuple[float, float]]:
+        """Where items are put down, metres in the receptacle's frame: the centre first, then beside it."""
+        if self.category == "pens":
+            return [(0.0, 0.0), (0.0, 0.022), (0.0, -0.022)]
+        return [(0.0, 0.0), (0.026, 0.026), (-0.026, -0.026), (0.026, -0.026), (-0.026, 0.026)]
+
     def local(self, points: np.ndarray) -> np.ndarray:
         """World points (..., 3) in the receptacle's frame: x along its length, z up from the table."""
         c, s = math.cos(self.yaw), math.sin(self.yaw)

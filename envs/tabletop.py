@@ -175,6 +175,16 @@ class Tabletop:
         self.pads = (self.model.geom("left_pad").id, self.model.geom("right_pad").id)
         self.settle(0.05)
 
+    def pose_above_table(self, rng: np.random.Generator) -> np.ndarray:
+        """Joint positions (7,), rad, of an arm that points down from a random place 6 to 30 cm above the table."""
+        low, high = np.array([0.30, -0.30, 0.06]), np.array([0.72, 0.30, 0.30])
+        while True:
+            q = self.controller.home + rng.uniform(-1.0, 1.0, 7) * (0.75, 0.7, 0.03, 0.7, 0.03, 0.0, 0.9)
+            q[5] = q[1] - q[3] + rng.uniform(-0.05, 0.05)  # which turns the hand to the table
+            self.controller.reset(q, 1.0)
+            if (low <= self.controller.position).all() and (self.controller.position <= high).all():
+                return q
+
     def settle(self, seconds: float) -> None:
         """Let the physics run while the arm holds its place."""
         mujoco.mj_step(self.model, self.data, nstep=round(seconds * PHYSICS_HZ))

@@ -29,8 +29,8 @@ from envs.tabletop import (
     Tabletop,
     camera_specs,
 )
-from envs.tidy_layout import Placed, choose_things, random_goal, sample_layout
-from vla.contracts import EnvSpec, Observation, StepResult, VlaError
+from envs.tidy_layout import Placed, choose_things, half_tidied, random_goal, sample_layout
+from vla.contracts import EnvSpec, Observation, ReferringExpression, StepResult, VlaError
 
 EPISODE_STEPS = 400
 HOLD_STEPS = 3  # success must last 0.3 s
@@ -38,7 +38,7 @@ DISTURBED = 0.03  # metres that an item which was not asked for may move
 RESTING = 0.02  # m/s, below which an item counts as at rest
 _STICKY = 0.03  # metres by which another item must be nearer to become the target
 _LONGEST = 300  # characters of an instruction
-_OPTIONS = ("split", "language", "items", "kind", "category", "instruction")
+_OPTIONS = ("split", "language", "items", "kind", "category", "instruction", "stage")
 _PRINTABLE = "".join(map(chr, range(32, 127)))
 _CHARSET = _PRINTABLE + "。，？！、；：“”‘’（）《》～…" + "".join(map(chr, range(0x4E00, 0xA000)))
 
@@ -54,7 +54,8 @@ class TidyDesk(gymnasium.Env):
     ``reset`` options: ``split`` (``train`` or ``heldout``: shades, layouts and paraphrases), ``language`` (``en``,
     ``zh`` or None for either), ``items`` (2 to 5, or None for 3), ``kind`` (``all``, ``category``, ``named`` or None),
     ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it decides
-    language, kind and category).
+    language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is
+    anywhere above the desk and some items are in place; 2 to 5 items if ``items`` is None).
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT)}  # type: ignore[misc]
@@ -94,7 +95,8 @@ class TidyDesk(gymnasium.Env):
         super().reset(seed=seed)
         self.seed, rng = seed, self.np_random
         chosen = _check_options(options or {})
-        self.split, goal, count = chosen["split"], chosen["goal"], chosen["items"]
+        self.split, goal, midway = chosen["split"], chosen["goal"], chosen["stage"] == "midway"
+        count = chosen["items"] or (int(rng.integers(2, 6)) if midway else 3)
         self.language = chosen["language"] or str(rng.choice(instructions.LANGUAGES))
         if goal is None:
             kind = chosen["kind"] or ("named" if chosen["category"] else str(rng.choice(instructions.KINDS)))
@@ -112,6 +114,10 @@ class TidyDesk(gymnasium.Env):
             self.asked = [index == 0 for index in range(len(things))]
 
         start = self.tabletop.controller.home + rng.uniform(-0.06, 0.06, 7)
+        if midway and rng.random() < 0.7:
+            self.placed = half_tidied(self.placed, self.receptacles, rng)
+        if midway and rng.random() < 0.7:
+            start = self.tabletop.pose_above_table(rng)
         self.tabletop.build(self._add_things, start)
         model = self.tabletop.model
         bodies = [model.body(placed.item.name) for placed in self.placed]
@@ -250,15 +256,24 @@ class TidyDesk(gymnasium.Env):
 
         With nothing left to move, all six are 0.
         """
-        points: dict[str, np.ndarray] = {}
-        for camera in self.env_spec.cameras:
-            found = np.zeros(6, np.float32)
-            if self._target is not None:
-                receptacle = self.receptacles[self.placed[self._target].item.category]
-                found[:3] = self.tabletop.project(camera.name, self.positions[self._target])
-                found[3:] = self.tabletop.project(camera.name, np.array([receptacle.x, receptacle.y, 0.0]))
-            points[camera.name] = found
-        return points
+        if self._target is None:
+            return {camera.name: np.zeros(6, np.float32) for camera in self.env_spec.cameras}
+        return self._points_of(self._target)
+
+    def _points_of(self, index: int) -> dict[str, np.ndarray]:
+        receptacle = self.receptacles[self.placed[index].item.category]
+        places = (self.positions[index], np.array([receptacle.x, receptacle.y, 0.0]))
+        cameras = [camera.name for camera in self.env_spec.cameras]
+        seen = {name: [self.tabletop.project(name, place) for place in places] for name in cameras}
+        return {name: np.array(values, np.float32).ravel() for name, values in seen.items()}
+
+    def referring_expressions(self) -> list[ReferringExpression]:
+        """For each item on the desk, in place or not, the plain sentence that asks for it, and its points."""
+        found = []
+        for index, placed in enumerate(self.placed):
+            text = instructions.sub_instruction(placed.item.color, placed.item.noun, self.language)
+            found.append(ReferringExpression(text, self._points_of(index)))
+        return found
 
     # --- the rest ------------------------------------------------------------------------------------------------
 
@@ -299,18 +314,19 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
         raise VlaError(f"tidy_desk has no reset option '{unknown[0]}'; it has {', '.join(_OPTIONS)}")
     chosen = {name: options.get(name) for name in _OPTIONS}
     chosen["split"] = chosen["split"] or "train"
-    chosen["items"] = 3 if chosen["items"] is None else chosen["items"]
     for name, known in (
         ("split", instructions.SPLITS),
         ("language", (None, *instructions.LANGUAGES)),
         ("kind", (None, *instructions.KINDS)),
         ("category", (None, "", *instructions.CATEGORIES)),
+        ("stage", (None, "start", "midway")),
     ):
         if chosen[name] not in known:
             names = ", ".join(k for k in known if k)
             raise VlaError(f"tidy_desk: {name} must be one of {names}, and was '{chosen[name]}'")
-    if not isinstance(chosen["items"], (int, np.integer)) or not 2 <= chosen["items"] <= 5:
-        raise VlaError(f"tidy_desk: items must be 2 to 5, and was {chosen['items']}")
+    count = chosen["items"]
+    if count is not None and (not isinstance(count, (int, np.integer)) or not 2 <= count <= 5):
+        raise VlaError(f"tidy_desk: items must be 2 to 5, and was {count}")
     chosen["goal"] = None
     text = chosen["instruction"]
     if text is not None:

@@ -167,11 +167,7 @@ class TidyExpert:
         ]
         if not there:
             return receptacle.world(0.0, 0.0)
-        if receptacle.category == "pens":
-            places = [(0.0, 0.0), (0.0, 0.022), (0.0, -0.022)]
-        else:
-            places = [(0.0, 0.0), (0.026, 0.026), (-0.026, -0.026), (0.026, -0.026), (-0.026, 0.026)]
-        slots = [receptacle.world(*place) for place in places]
+        slots = [receptacle.world(*place) for place in receptacle.places]
         return max(slots, key=lambda s: min(float(np.linalg.norm(s - p)) for p in there))
 
     def _limited(self, move: np.ndarray) -> np.ndarray:

@@ -33,6 +33,23 @@ class Placed:
     yaw: float
 
 
+def half_tidied(
+    placed: list[Placed], receptacles: dict[str, Receptacle], rng: np.random.Generator, share: float = 0.3
+) -> list[Placed]:
+    """The same items as in the middle of an episode: each lies in its receptacle already with probability ``share``."""
+    free = {category: list(receptacle.places) for category, receptacle in receptacles.items()}
+    result = []
+    for thing in placed:
+        places = free[thing.item.category]
+        if rng.random() < share and places:
+            receptacle = receptacles[thing.item.category]
+            x, y = receptacle.world(*places.pop(0)).tolist()
+            yaw = receptacle.yaw if thing.item.category == "pens" else thing.yaw
+            thing = replace(thing, x=x, y=y, yaw=yaw)
+        result.append(thing)
+    return result
+
+
 Rectangle = tuple[float, float, float, float, float]  # x, y, yaw, half length, half width
 
 

@@ -98,8 +98,9 @@ class FlowPolicy(nn.Module):
         """The training loss of a normalised batch, and its parts by name.
 
         Args:
-            batch: as ``Normaliser.encode`` gives it, with ``actions`` (B, chunk, A), ``valid`` (B, chunk) and,
-                where known, ``points.{camera}``. Not changed. Random draws come from torch's global generator.
+            batch: as ``Normaliser.encode`` gives it, with ``actions`` (B, chunk, A), ``valid`` (B, chunk) and, where
+                known, ``points.{camera}`` and ``stills`` (see ``Trunk.grounding_loss``). Not changed. Random draws
+                come from torch's global generator.
         """
         context, pointing = self.trunk(batch)
         draws = self.config.draws
@@ -111,11 +112,16 @@ class FlowPolicy(nn.Module):
         error = (self.head(x, t, context) - velocity).square().mean(dim=-1)
         flow = (error * valid).sum() / valid.sum().clamp(min=1.0)
         parts = {"flow": float(flow.detach())}
+        loss, weight = flow, self.config.pointing_weight
         points = self.trunk.pointing_loss(pointing, batch)
-        if points is None or self.config.pointing_weight == 0.0:
-            return flow, parts
-        parts["pointing"] = float(points.detach())
-        return flow + self.config.pointing_weight * points, parts
+        if points is not None and weight > 0.0:
+            parts["pointing"] = float(points.detach())
+            loss = loss + weight * points
+        if "stills" in batch and weight > 0.0:
+            grounding, parts["grounding_accuracy"] = self.trunk.grounding_loss(batch["stills"])
+            parts["grounding"] = float(grounding.detach())
+            loss = loss + weight * grounding
+        return loss, parts
 
     @torch.no_grad()
     def sample(self, batch: dict, noise: Tensor | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from vla.contracts import (
     EnvSpec,
     ExpertStep,
     Observation,
+    ReferringExpression,
     StepResult,
     VlaError,
 )
@@ -71,6 +72,7 @@ class DotEnv:
             "kind",
             "category",
             "instruction",
+            "stage",
         }
         if unknown:
             raise VlaError(f"DotEnv has no option {sorted(unknown)}")
@@ -200,7 +202,15 @@ class DotEnv:
 
     def points(self) -> dict[str, np.ndarray]:
         """See ``vla.contracts.Env``. The item's place is where it lies: a dot does not travel."""
-        goal = self._goal()
+        return self._points_of(self._goal())
+
+    def referring_expressions(self) -> list[ReferringExpression]:
+        """See ``vla.contracts.Env``: one for each dot."""
+        english = self._language == "en"
+        texts = {name: f"visit the {name} dot" if english else f"走到{CHINESE[name]}点" for name in self._dots}
+        return [ReferringExpression(text, self._points_of(name)) for name, text in texts.items()]
+
+    def _points_of(self, goal: str) -> dict[str, np.ndarray]:
         labels = {}
         for camera in self.env_spec.cameras:
             centre, half = self._view(camera.name)

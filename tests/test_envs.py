@@ -156,6 +156,19 @@ def test_points_are_in_range(env: Any) -> None:
         assert set(values[[2, 5]]) <= {0.0, 1.0}
 
 
+def test_referring_expressions_name_things_in_view(env: Any) -> None:
+    if not hasattr(env, "referring_expressions"):
+        pytest.skip("this env refers to nothing")
+    for seed in range(6):
+        env.reset(seed=seed, options={"stage": "midway"})
+        found = env.referring_expressions()
+        assert found and len({expression.text for expression in found}) == len(found)
+        for expression in found:
+            assert set(expression.points) == {camera.name for camera in env.env_spec.cameras}
+            for values in expression.points.values():
+                assert values.shape == (6,) and values.dtype == np.float32 and (np.abs(values) <= 1).all()
+
+
 def test_unknown_option_is_refused(env: Any) -> None:
     with pytest.raises(VlaError, match="no_such"):
         env.reset(seed=0, options={"no_such": 1})
@@ -317,6 +330,26 @@ def test_wrist_camera_sees_what_is_held(desk: TidyDesk) -> None:
         if result.terminated:
             break
     assert seen and all(one[2] == 1.0 and abs(one[0]) < 0.4 for one in seen)
+
+
+def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> None:
+    inside, tools, counts = 0, [], set()
+    for seed in range(24):
+        desk.reset(seed=seed, options={"stage": "midway"})
+        counts.add(len(desk.placed))
+        tools.append(desk.tabletop.position)
+        inside += sum(desk.inside)
+        for index, expression in enumerate(desk.referring_expressions()):
+            goal, item = instructions.parse(expression.text), desk.placed[index].item
+            assert goal is not None and goal.item == (item.color, item.noun)
+            np.testing.assert_allclose(expression.points["scene"], desk._points_of(index)["scene"])
+            if desk.inside[index]:
+                apart = expression.points["scene"][:2] - expression.points["scene"][3:5]
+                assert np.linalg.norm(apart) < 0.25  # its receptacle is where it lies
+    assert inside >= 6 and counts == {2, 3, 4, 5}
+    assert np.std(tools, axis=0)[:2].min() > 0.05 and min(tool[2] for tool in tools) > 0.05
+    desk.reset(seed=3)
+    assert not any(desk.inside)
 
 
 def test_goal_of_any_colour_is_met_by_the_only_one() -> None:

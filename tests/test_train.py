@@ -185,6 +185,8 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     small = {"policy.dim": 32, "policy.depth": 1, "policy.trunk.map_dim": 16, "policy.trunk.language_depth": 1}
     words = [f"--{key}={value}" for key, value in small.items() if key in dict(settings(recipe))]
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
+    if recipe.data.stills:
+        words += ["--data.stills=8", "--data.stills_batch=2"]
     recipe = with_overrides(recipe, words)
     whole, stop = tmp_path / "whole", StopAt(1)
     both = StopAt()
@@ -201,7 +203,10 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
 # ------------------------------------------------------------------ resuming
 
 
-@pytest.mark.parametrize("words", [(), ("--optim.accumulate=2", "--optim.log_every=4")])
+STILLS = ("--data.stills=5", "--data.stills_batch=2")
+
+
+@pytest.mark.parametrize("words", [(), ("--optim.accumulate=2", "--optim.log_every=4"), STILLS])
 def test_resume_is_bit_for_bit(words: tuple[str, ...], data: Path, tmp_path: Path) -> None:
     whole, first = StopAt(), StopAt(3)
     train(tiny(*words), data, tmp_path / "whole", on_step=whole)
@@ -217,6 +222,23 @@ def test_resume_is_bit_for_bit(words: tuple[str, ...], data: Path, tmp_path: Pat
     assert len(names) == 2 and names[-1] == "step_000006"
     agents = [load_file(tmp_path / run / "agent" / "model.safetensors") for run in ("whole", "parts")]
     assert all(torch.equal(agents[0][key], agents[1][key]) for key in agents[0])
+
+
+def test_each_step_sees_its_share_of_the_stills(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    plain = TinyPolicy.loss
+    monkeypatch.setattr(TinyPolicy, "loss", lambda self, batch: (seen.append(batch), plain(self, batch))[1])
+    train(tiny(*STILLS, "--data.stills_sentences=3"), data, tmp_path / "run")
+    seen = [batch for batch in seen if "stills" in batch]  # the validation loss does without
+    assert len(seen) == 6
+    for batch in seen:
+        stills = batch["stills"]
+        assert stills["images.scene"].shape == (2, 3, 32, 32) and float(stills["images.scene"].min()) < 0
+        assert len(stills["instruction"]) == len(stills["points.scene"]) == 6
+    first = [float(batch["stills"]["images.scene"][0].sum()) for batch in seen]
+    assert len(set(first)) > 2
+    with pytest.raises(VlaError, match="stills_batch 0"):
+        train(tiny("--data.stills=5", "--data.stills_batch=0"), data, tmp_path / "none")
 
 
 def test_seed_changes_the_run(data: Path, tmp_path: Path) -> None:

@@ -193,12 +193,29 @@ class Expert(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ReferringExpression:
+    """A sentence that asks for one thing in view, and where the cameras show it.
+
+    Attributes:
+        text: e.g. ``put the red pen in the pen tray``.
+        points: as ``Env.points`` gives them, for that item and its place.
+    """
+
+    text: str
+    points: dict[str, np.ndarray]
+
+
 @runtime_checkable
 class Env(Protocol):
     """A gymnasium env that keeps the project's contract. See CONTRIBUTING.md for how to add one.
 
     ``step(action)`` is ``play(action)`` followed by ``observe()``; evaluation calls the two apart, so that
     it renders only when the policy looks.
+
+    An env may also offer ``referring_expressions() -> list[ReferringExpression]``, one for each thing that could be
+    asked for now, and then takes the reset option ``stage="midway"``: a scene as in the middle of an episode.
+    ``vla.stills`` teaches pointing with them.
     """
 
     env_spec: EnvSpec
@@ -246,7 +263,7 @@ def as_observation(raw: dict[str, Any], spec: EnvSpec, time: float = 0.0) -> Obs
     return Observation(images, raw["state"], raw["instruction"], time)
 
 
-_STREAMS = {"record": 0, "validate": 1, "evaluate": 2}
+_STREAMS = {"record": 0, "validate": 1, "evaluate": 2, "stills": 3}
 _STREAM_SIZE = 2**30
 
 
@@ -254,7 +271,7 @@ def episode_seed(stream: str, seed: int, index: int) -> int:
     """The seed of episode ``index`` in a run with ``seed``. Streams never meet, whatever the user passes.
 
     Args:
-        stream: ``record`` (demonstrations), ``validate`` (closed loop during training) or ``evaluate``.
+        stream: ``record`` (demonstrations), ``validate`` (closed loop during training), ``evaluate`` or ``stills``.
         seed: the run's seed, any integer.
         index: the episode's number in the run.
     """

@@ -115,7 +115,7 @@ def _decode(recorded: Recorded, root: Path, fingerprint: str, progress: bool) ->
         shape = (recorded.frames, camera.height, camera.width, 3)
         file = root / f"frames.{camera.name}.npy"
         frames = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-        _reserve(file)
+        reserve(file)
         start = 0
         for source in recorded.sources(camera.name):
             jobs.append((camera.name, source, frames[start : start + source.frames]))
@@ -162,7 +162,7 @@ def _fill(
     tell(row % 64)
 
 
-def _reserve(file: Path) -> None:
+def reserve(file: Path) -> None:
     """Take the file's blocks now: writing to a memory map on a full disk would end the process with SIGBUS."""
     if hasattr(os, "posix_fallocate"):
         with open(file, "r+b") as handle:
@@ -238,7 +238,7 @@ class Windows:
         rows = self.starts[np.asarray(indices)]
         steps = rows[:, None] + np.arange(self.chunk)
         ends = self._ends[rows][:, None]
-        batch: dict[str, Any] = {f"images.{name}": _gather(frames, rows) for name, frames in cache.frames.items()}
+        batch: dict[str, Any] = {f"images.{name}": gather(frames, rows) for name, frames in cache.frames.items()}
         batch["state"] = torch.from_numpy(columns["state"][rows])
         batch["actions"] = torch.from_numpy(columns["action"][np.minimum(steps, ends - 1)])
         batch["valid"] = torch.from_numpy(steps < ends)
@@ -265,7 +265,7 @@ def _frames_since_new_task(cache: FrameCache) -> np.ndarray:
     return rows - np.maximum.accumulate(np.where(begins, rows, 0))
 
 
-def _gather(frames: np.ndarray, rows: np.ndarray) -> Any:
+def gather(frames: np.ndarray, rows: np.ndarray) -> Any:
     """Rows of a memory map as a fresh tensor."""
     import torch
 

@@ -31,6 +31,9 @@ class DataConfig:
             as often; see ``vla.frames.Windows``.
         only_success: leave out episodes that failed.
         colour_jitter: strength of the colour augmentation; 0 turns it off, 0.2 is moderate.
+        stills: how many scenes are rendered for learning to point at what a sentence asks for, see ``vla.stills``;
+            0 for none.
+        stills_batch, stills_sentences: scenes in a step over all processes, and sentences about each.
         holdout: the share of episodes, the last ones, kept for the validation loss.
     """
 
@@ -42,6 +45,9 @@ class DataConfig:
     decision_repeat: int = 1
     only_success: bool = True
     colour_jitter: float = 0.0
+    stills: int = 0
+    stills_batch: int = 32
+    stills_sentences: int = 3
     holdout: float = 0.02
 
 

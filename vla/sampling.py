@@ -109,6 +109,13 @@ class Prefetch:
                 return
 
 
+def pinned(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors in page-locked memory, if it is to go to a GPU."""
+    if device.type != "cuda":
+        return batch
+    return {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on ``device``; lists are kept as they are."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}

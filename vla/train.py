@@ -19,19 +19,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vla import checkpoint, provenance
 from vla.agent import Agent
 from vla.contracts import Observation, VlaError
 from vla.ema import Ema
-from vla.frames import FrameCache, Windows
+from vla.feed import Feed
+from vla.frames import Windows
 from vla.interrupt import StopRequest, TrainingStopped
 from vla.optim import LossModule, idle_parameters, learning_rate, make_optimizer, pick_precision
 from vla.recipe import Recipe, recipe_to_dict
-from vla.sampling import Prefetch, SampleOrder, batch_rng, colour_jitter, fit_normaliser, seed_torch, to_device
+from vla.sampling import Prefetch, batch_rng, colour_jitter, fit_normaliser, seed_torch, to_device
 from vla.train_log import TrainLog
-from vla.validate import closed_loop, held_out_loss, require_env, split_episodes, usable_episodes
+from vla.validate import closed_loop, held_out_loss, require_env
 
 
 @dataclass
@@ -92,7 +93,7 @@ class _Run:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-        from vla.registry import load_function, load_policy
+        from vla.registry import load_policy
 
         self.recipe, self.out_dir, self.command = recipe, out_dir, command
         optim = recipe.optim
@@ -102,31 +103,13 @@ class _Run:
         idle = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting, idle])  # LossModule casts
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
-        world = self.accelerator.num_processes
-        if optim.batch_size % world:
-            raise VlaError(f"--optim.batch_size {optim.batch_size} cannot be shared by {world} processes")
-        self.share = optim.batch_size // world
-
-        with self.accelerator.main_process_first():
-            self.cache = FrameCache.build(data_dir)
-        self.spec = self.cache.spec
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        with self.accelerator.main_process_first():  # which makes the caches, and the others find them
+            self.feed = Feed(recipe, data_dir, rank, world, self.device)
+        self.spec = self.feed.cache.spec
         if recipe.validate.every >= 0 and self.main:
             require_env(recipe, self.spec)
-        chunk = recipe.policy_config.chunk
-        kept, held = split_episodes(usable_episodes(self.cache, recipe.data.only_success), recipe.data.holdout)
-        paraphrase = load_function(recipe.data.paraphrase) if recipe.data.paraphrase else None
-        self.windows = Windows(
-            self.cache,
-            chunk,
-            recipe.data.sub_instruction_probability,
-            kept,
-            paraphrase,
-            recipe.data.decision_steps,
-            recipe.data.decision_repeat,
-        )
-        self.held = Windows(self.cache, chunk, 0.0, held) if held else None
-        self.order = SampleOrder(len(self.windows), recipe.seed)
-        self.normaliser = fit_normaliser(self.windows).to(self.device)
+        self.normaliser = fit_normaliser(self.feed.windows).to(self.device)
 
         torch.manual_seed(recipe.seed)
         self.policy = load_policy(recipe.policy)(recipe.policy_config, self.spec)
@@ -160,7 +143,7 @@ class _Run:
         with TrainLog(self.out_dir, start, steps, settings, self.main, wandb) as log, self.stop:
             for note in [*notes, self._headline()]:
                 log.say(note)
-            with Prefetch(self._fetch, start, steps) as batches:
+            with Prefetch(self.feed.step, start, steps) as batches:
                 self.policy.train()
                 since, first = time.monotonic(), start
                 for parts in batches:
@@ -179,21 +162,10 @@ class _Run:
                         since, first = time.monotonic(), self.step
             return self._finish(log)
 
-    def _fetch(self, step: int) -> list[dict[str, Any]]:
-        """This process's micro-batches of one step, in SI units, on the CPU."""
-        optim, seed, rank = self.recipe.optim, self.recipe.seed, self.accelerator.process_index
-        parts = []
-        for part in range(optim.accumulate):
-            begin = (step * optim.accumulate + part) * optim.batch_size + rank * self.share
-            rng = batch_rng(seed, step, self._part(part))
-            batch = self.windows.batch(self.order.take(begin, self.share), rng)
-            if self.device.type == "cuda":
-                batch = {k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in batch.items()}
-            parts.append(batch)
-        return parts
-
-    def _part(self, part: int) -> int:
-        return part * self.accelerator.num_processes + self.accelerator.process_index
+    def _ready(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """A batch in SI units as the policy sees it in training."""
+        encoded = self.normaliser.encode(to_device(raw, self.device))
+        return colour_jitter(encoded, self.recipe.data.colour_jitter)
 
     def _samples_a_step(self) -> int:
         return self.recipe.optim.batch_size * self.recipe.optim.accumulate
@@ -205,9 +177,10 @@ class _Run:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         loss_sum = torch.zeros((), device=self.device)
         for part, raw in enumerate(parts):
-            seed_torch(recipe.seed, step, self._part(part))
-            batch = self.normaliser.encode(to_device(raw, self.device))
-            batch = colour_jitter(batch, recipe.data.colour_jitter)
+            seed_torch(recipe.seed, step, self.feed.part(part))
+            batch = self._ready(raw)
+            if "stills" in raw:
+                batch["stills"] = self._ready(raw["stills"])
             last = part == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.module):
                 loss, metrics = self.module(batch)
@@ -244,8 +217,8 @@ class _Run:
             self.window, self.window_steps = {}, 0
             speed = {"samples_per_s": round(samples_per_s, 2), "wall_s": round(self._wall_s(), 2)}
             log.write(self.step, {**means, "learning_rate": learning_rate(optim, self.step - 1), **speed})
-        if self.held is not None and self.main and (self.step % (optim.log_every * 10) == 0 or last):
-            self.scores["validation_loss"] = self._validation_loss(self.held)
+        if self.feed.held is not None and self.main and (self.step % (optim.log_every * 10) == 0 or last):
+            self.scores["validation_loss"] = self._validation_loss(self.feed.held)
             log.write(self.step, {"validation_loss": self.scores["validation_loss"]})
             disturbed = True
         if self.step % optim.checkpoint_every == 0 or last:
@@ -285,7 +258,7 @@ class _Run:
 
     def _validation_loss(self, held: Windows) -> float:
         with self._averaged():
-            return held_out_loss(self.plain, held, self.normaliser, self.share, self.recipe.seed, self.device)
+            return held_out_loss(self.plain, held, self.normaliser, self.feed.share, self.recipe.seed, self.device)
 
     def _closed_loop(self, log: TrainLog, agent: Any) -> None:
         """Let the agent act on validation seeds, and log how it did."""
@@ -317,7 +290,7 @@ class _Run:
         if self.main:
             state = {
                 "recipe": recipe_to_dict(self.recipe),
-                "data": self.cache.fingerprint,
+                "data": self.feed.cache.fingerprint,
                 "ema_updates": self.ema.updates,
                 "wall_s": self._wall_s(),
                 "loss": self.loss,
@@ -335,7 +308,7 @@ class _Run:
             return
         tensors, state = found
         checkpoint.require_same_recipe(state["recipe"], recipe_to_dict(self.recipe))
-        if state["data"] != self.cache.fingerprint:
+        if state["data"] != self.feed.cache.fingerprint:
             raise VlaError("the dataset has changed since this run began; train anew into another folder with --out")
         checkpoint.copy_into(checkpoint.module_tensors(self.policy), tensors["model"], "model")
         checkpoint.copy_into(self.ema.state(), tensors["ema"], "average")
@@ -353,7 +326,7 @@ class _Run:
 
     def _golden(self) -> Observation:
         """The observation of the agent's golden trace: from a held-out episode where there is one."""
-        windows = self.held or self.windows
+        windows = self.feed.held or self.feed.windows
         batch = windows.batch(np.array([len(windows) // 2]), batch_rng(self.recipe.seed, 0, 0))
         images = {camera.name: batch[f"images.{camera.name}"][0].numpy() for camera in self.spec.cameras}
         return Observation(images, batch["state"][0].numpy(), batch["instruction"][0])
@@ -362,7 +335,7 @@ class _Run:
         return {
             "recipe": recipe_to_dict(self.recipe),
             "commit": provenance.commit(),
-            "data": self.cache.fingerprint,
+            "data": self.feed.cache.fingerprint,
             "seed": self.recipe.seed,
             "steps": self.step,
             "samples": self.step * self._samples_a_step(),
@@ -383,7 +356,7 @@ class _Run:
         count = sum(p.numel() for p in self.parameters)
         return (
             f"{self.recipe.name}: {self.recipe.policy} with {count / 1e6:.2f} M trainable parameters, "
-            f"{len(self.windows):,} samples, {self.device.type} {self.precision}, "
+            f"{len(self.feed.windows):,} samples, {self.device.type} {self.precision}, "
             f"{self.accelerator.num_processes} process(es)"
         )
 

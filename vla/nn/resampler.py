@@ -38,11 +38,13 @@ class Hop(nn.Module):
         slots = self.confer(slots, words, mask)
         seen, logits = [], []
         for query, key, features, place in zip(self.query, keys, maps, places, strict=True):
-            score = query(slots) @ key.transpose(1, 2) * key.shape[-1] ** -0.5
+            # All slots that look at one image do so together, whichever sentence they serve.
+            asked = query(slots).reshape(len(key), -1, key.shape[-1])
+            score = asked @ key.transpose(1, 2) * key.shape[-1] ** -0.5
             weight = (_SHARPNESS * score).softmax(dim=-1)
-            seen += [weight @ features, fourier(weight @ place, _FREQUENCIES)]
-            logits.append(score)
-        slots = slots + self.read(torch.cat(seen, dim=-1))
+            seen.append(torch.cat((weight @ features, fourier(weight @ place, _FREQUENCIES)), dim=-1))
+            logits.append(score.reshape(*slots.shape[:2], -1))
+        slots = slots + self.read(torch.cat(seen, dim=-1).reshape(*slots.shape[:2], -1))
         return slots + self.mlp(self.norm(slots)), logits
 
 
@@ -72,7 +74,7 @@ class Resampler(nn.Module):
         """Slots (B, K, D), and each hop's logits for each camera (B, K, cells).
 
         Args:
-            maps: for each camera (B, cells, map_dim).
+            maps: for each camera (C, cells, map_dim); B is a multiple of C, and consecutive sentences share a map.
             words, mask: (B, N, D) and (B, N), from the language encoder.
             state: the embedded state, (B, D).
         """
@@ -85,6 +87,16 @@ class Resampler(nn.Module):
             slots, logits = hop(slots, words, mask, keys, features, places)
             every_hop.append(logits)
         return slots, every_hop
+
+
+def pointing_accuracy(logits: Tensor, points: Tensor, within: float = 0.125) -> float:
+    """The share of visible items (the first labelled point) that the first slot's peak lies ``within`` of.
+
+    Arguments as for ``pointing_loss``; ``within`` is in units of half an image.
+    """
+    peak = cell_centres(round(logits.shape[-1] ** 0.5)).to(logits)[logits[:, 0].argmax(dim=-1)]
+    right = (peak - points[:, :2]).norm(dim=-1) < within
+    return float((right * points[:, 2]).sum() / points[:, 2].sum().clamp(min=1.0))
 
 
 def pointing_loss(logits: Tensor, points: Tensor, spread: float = 1.0) -> Tensor:

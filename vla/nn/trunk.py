@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vla.contracts import EnvSpec
 from vla.nn.language import LanguageEncoder
-from vla.nn.resampler import Resampler, pointing_loss
+from vla.nn.resampler import Resampler, pointing_accuracy, pointing_loss
 from vla.nn.transformer import feed_forward, fourier
 from vla.nn.vision import VisionEncoder
 
@@ -29,7 +29,7 @@ class TrunkConfig:
         language_depth: transformer blocks over the words.
     """
 
-    vision: str = "mobilenetv4_conv_small_050"
+    vision: str = "mobilenetv4_conv_small"
     pretrained: bool = False
     pixels: tuple[int, ...] = (128, 64)
     map_dim: int = 64
@@ -69,10 +69,29 @@ class Trunk(nn.Module):
                 ``instruction`` (a list of B sentences).
         """
         words, mask = self.language(batch["instruction"])
-        state = self.state(fourier(batch["state"], 2))
-        maps = [encode(batch[f"images.{name}"]) for name, encode in zip(self.cameras, self.vision, strict=True)]
+        maps, state = self._see(batch)
         slots, pointing = self.resampler(maps, words, mask, state)
         return self.norm(torch.cat((slots, words[:, :1], state[:, None]), dim=1)), pointing
+
+    def _see(self, batch: dict) -> tuple[list[Tensor], Tensor]:
+        """Each camera's map (B, cells, map_dim) and the embedded state (B, D)."""
+        maps = [encode(batch[f"images.{name}"]) for name, encode in zip(self.cameras, self.vision, strict=True)]
+        return maps, self.state(fourier(batch["state"], 2))
+
+    def grounding_loss(self, stills: dict) -> tuple[Tensor, float]:
+        """The pointing loss on stills, each seen once and spoken of R times, and the share that points at the item.
+
+        Args:
+            stills: what ``Normaliser.encode`` makes of ``vla.stills.Stills.batch``: B images and states, and B * R
+                sentences and points. At the item means that the first camera's peak is within 1/16 of its image.
+        """
+        words, mask = self.language(stills["instruction"])
+        maps, state = self._see(stills)
+        state = state.repeat_interleave(len(words) // len(state), dim=0)
+        _, pointing = self.resampler(maps, words, mask, state)
+        loss = self.pointing_loss(pointing, stills)
+        assert loss is not None
+        return loss, pointing_accuracy(pointing[-1][0].detach(), stills[f"points.{self.cameras[0]}"])
 
     def pointing_loss(self, pointing: list[list[Tensor]], batch: dict) -> Tensor | None:
         """The mean over hops and cameras of ``resampler.pointing_loss``; None where the data has no points."""

@@ -1,0 +1,78 @@
+"""What each training step sees: windows of demonstrations and stills, shared out among the processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vla.contracts import VlaError
+from vla.frames import FrameCache, Windows
+from vla.recipe import Recipe
+from vla.sampling import SampleOrder, batch_rng, pinned
+from vla.stills import Stills
+from vla.validate import split_episodes, usable_episodes
+
+
+class Feed:
+    """One process's share of the data of every step. A step's data depend on (seed, step, process) alone.
+
+    Args:
+        recipe: says what is drawn, and how much.
+        data_dir: a LeRobot v3 dataset; its caches are made if they are not there.
+        rank, world: which of how many processes this is.
+        device: where the data will go.
+
+    Attributes:
+        cache: all frames.
+        windows: what is trained on.
+        held: windows of the episodes that are held out, or None.
+        share: windows of a micro-batch that this process sees.
+
+    Raises VlaError where a batch cannot be shared out, or the data are missing or damaged.
+    """
+
+    def __init__(self, recipe: Recipe, data_dir: Path, rank: int, world: int, device: torch.device) -> None:
+        from vla.registry import load_function
+
+        data, optim = recipe.data, recipe.optim
+        batches = {"optim.batch_size": optim.batch_size, "data.stills_batch": data.stills_batch}
+        for name, batch in batches.items():
+            if (batch < 1 or batch % world) and (data.stills or name != "data.stills_batch"):
+                raise VlaError(f"--{name} {batch} cannot be shared by {world} processes")
+        self._recipe, self._rank, self._world, self._device = recipe, rank, world, device
+        self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
+        self.cache = FrameCache.build(data_dir)
+        chunk = recipe.policy_config.chunk
+        kept, held = split_episodes(usable_episodes(self.cache, data.only_success), data.holdout)
+        self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
+        drawn = (data.sub_instruction_probability, kept, self._paraphrase, data.decision_steps, data.decision_repeat)
+        self.windows = Windows(self.cache, chunk, *drawn)
+        self.held = Windows(self.cache, chunk, 0.0, held) if held else None
+        self._order = SampleOrder(len(self.windows), recipe.seed)
+        self._stills: Stills | None = None
+        if data.stills:
+            folder = data_dir / ".cache" / "stills"
+            self._stills = Stills.build(recipe.env, self.cache.spec, data.stills, recipe.seed, folder)
+            self._stills_order = SampleOrder(len(self._stills), recipe.seed)
+
+    def part(self, part: int) -> int:
+        """A number for a micro-batch of a step that no other process uses."""
+        return part * self._world + self._rank
+
+    def step(self, step: int) -> list[dict[str, Any]]:
+        """The micro-batches of one step, in SI units, on the CPU: what ``Windows.batch`` gives, and ``stills``."""
+        recipe, parts = self._recipe, []
+        for part in range(recipe.optim.accumulate):
+            count = step * recipe.optim.accumulate + part
+            rng = batch_rng(recipe.seed, step, self.part(part))
+            begin = count * recipe.optim.batch_size + self._rank * self.share
+            batch = pinned(self.windows.batch(self._order.take(begin, self.share), rng), self._device)
+            if self._stills is not None:
+                begin = count * recipe.data.stills_batch + self._rank * self._stills_share
+                chosen = self._stills_order.take(begin, self._stills_share)
+                stills = self._stills.batch(chosen, recipe.data.stills_sentences, rng, self._paraphrase)
+                batch["stills"] = pinned(stills, self._device)
+            parts.append(batch)
+        return parts

@@ -1,0 +1,228 @@
+"""Stills: single scenes, rendered for learning what words mean, with the image points of all that could be asked for.
+
+A demonstration names a few things and takes a hundred frames over it. In its time an env renders some forty fresh
+scenes, and a sentence for each thing in them. They are made once, from a seed, and kept beside the frame cache:
+``frames.{camera}.npy`` is uint8 (N, H, W, 3), the other ``.npy`` files are the columns, ``stills.json`` has the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from vla.contracts import EnvSpec, VlaError, episode_seed
+from vla.frames import gather, reserve
+from vla.parallel import SlotPool, available_cpus
+
+FORMAT_VERSION = 1
+_ROUND = 64  # scenes that a worker renders before it hands them over
+
+
+class Stills:
+    """N scenes and M sentences about them, M a few times N. ``Stills.build`` makes one.
+
+    Attributes:
+        frames: camera name to uint8 (N, H, W, 3), a memory map.
+        state: float32 (N, S), SI units.
+        bounds: int64 (N + 1,): scene i has the sentences ``bounds[i]`` to ``bounds[i + 1]``, at least one.
+        sentences: M strings.
+        points: camera name to float32 (M, 6), see ``vla.contracts.Env.points``.
+    """
+
+    def __init__(self, root: Path, document: dict[str, Any]) -> None:
+        cameras = [camera.name for camera in EnvSpec.from_dict(document["identity"]["env_spec"]).cameras]
+        self.sentences: list[str] = document["sentences"]
+        try:
+            self.frames = {name: np.load(root / f"frames.{name}.npy", mmap_mode="r") for name in cameras}
+            self.points = {name: np.load(root / f"points.{name}.npy") for name in cameras}
+            self.state, self.bounds = np.load(root / "state.npy"), np.load(root / "bounds.npy")
+        except (OSError, ValueError, EOFError) as error:
+            raise VlaError(f"the stills {root} are damaged: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    @classmethod
+    def build(cls, env: str, spec: EnvSpec, count: int, seed: int, folder: str | Path, progress: bool = True) -> Stills:
+        """The stills of an env: opened if they are there and still what the env renders, else made.
+
+        Args:
+            env: the env's name; it offers ``referring_expressions``, see ``vla.contracts.Env``.
+            spec: the spec that the env must have.
+            count: how many scenes.
+            seed: the run's seed.
+            folder: where they are kept.
+            progress: show a progress bar.
+
+        Raises:
+            VlaError: the env refers to nothing or has another spec, or the disk is full.
+        """
+        root = Path(folder)
+        identity = {"env": env, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
+        photographer = _Photographer(env)
+        try:
+            photographer.require(spec)
+            found = _open(root, identity)
+            if found is not None and photographer.agrees(found, seed):
+                return found
+        finally:
+            photographer.close()
+        build = root.with_name(f"{root.name}.{os.getpid()}.tmp")
+        try:
+            shutil.rmtree(build, ignore_errors=True)
+            build.mkdir(parents=True)
+            _render(identity, spec, build, progress)
+            shutil.rmtree(root, ignore_errors=True)
+            build.rename(root)
+        except OSError as error:
+            raise VlaError(f"cannot write the stills {root}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(build, ignore_errors=True)
+        made = _open(root, identity)
+        assert made is not None
+        return made
+
+    def batch(
+        self,
+        indices: np.ndarray,
+        sentences: int,
+        rng: np.random.Generator,
+        paraphrase: Callable[[str, np.random.Generator], str] | None = None,
+    ) -> dict[str, Any]:
+        """Gather scenes, and several sentences about each.
+
+        Args:
+            indices: int (B,), each from 0 to ``len(self) - 1``.
+            sentences: R, how many for each scene; where it has fewer, some come twice.
+            rng: picks the sentences and their wording.
+            paraphrase: as for ``vla.frames.Windows``.
+
+        Returns:
+            ``images.{camera}`` uint8 (B, H, W, 3), ``state`` float32 (B, S), ``instruction`` a list of B * R strings,
+            those of one scene side by side, and ``points.{camera}`` float32 (B * R, 6).
+        """
+        import torch
+
+        rows = np.asarray(indices)
+        picked = np.concatenate([self._pick(row, sentences, rng) for row in rows])
+        batch: dict[str, Any] = {f"images.{name}": gather(frames, rows) for name, frames in self.frames.items()}
+        batch["state"] = torch.from_numpy(self.state[rows])
+        texts = [self.sentences[i] for i in picked]
+        batch["instruction"] = texts if paraphrase is None else [paraphrase(text, rng) for text in texts]
+        for name, points in self.points.items():
+            batch[f"points.{name}"] = torch.from_numpy(points[picked])
+        return batch
+
+    def _pick(self, row: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        start, end = self.bounds[row : row + 2]
+        return start + np.resize(rng.permutation(end - start), count)
+
+
+class _Photographer:
+    """Renders scenes of one env. Lives in a worker."""
+
+    def __init__(self, env: str) -> None:
+        from vla.registry import make_env
+
+        self._name, self._env = env, cast(Any, make_env(env))  # referring_expressions is an extra of the contract
+
+    def require(self, spec: EnvSpec) -> None:
+        """Raise VlaError unless the env has this spec and can refer to things."""
+        if not hasattr(self._env, "referring_expressions"):
+            raise VlaError(f"env {self._name} has no referring_expressions, which stills need; set --data.stills 0")
+        if self._env.env_spec != spec:
+            raise VlaError(f"env {self._name} is not the one that was recorded; record anew, or set --data.stills 0")
+
+    def shoot(self, seed: int, start: int, count: int) -> dict[str, Any]:
+        """The scenes ``start`` to ``start + count``, as columns."""
+        columns: dict[str, Any] = {"state": [], "sentences": [], "said": []}
+        for index in range(start, start + count):
+            self._env.reset(seed=episode_seed("stills", seed, index), options={"stage": "midway"})
+            seen = self._env.observe()
+            said = [(expression.text, expression.points) for expression in self._env.referring_expressions()]
+            points = self._env.points()
+            if any(values.any() for values in points.values()):  # the instruction itself, unless all is done
+                said.append((seen.instruction, points))
+            columns["state"].append(seen.state)
+            columns["sentences"] += [text for text, _ in said]
+            columns["said"].append(len(said))
+            for camera, image in seen.images.items():
+                columns.setdefault(f"frames.{camera}", []).append(image)
+                columns.setdefault(f"points.{camera}", []).extend(values[camera] for _, values in said)
+        return {name: np.array(rows) if name != "sentences" else rows for name, rows in columns.items()}
+
+    def agrees(self, stills: Stills, seed: int) -> bool:
+        """Whether the env still renders and says what was kept, judged by the first scene."""
+        shot = self.shoot(seed, 0, 1)
+        said = int(stills.bounds[1])
+        return (
+            shot["sentences"] == stills.sentences[:said]
+            and all(
+                np.abs(shot[f"frames.{name}"][0].astype(int) - frames[0]).mean()
+                < 1.0  # renderers differ in the last bit
+                and np.allclose(shot[f"points.{name}"], stills.points[name][:said], atol=1e-3)
+                for name, frames in stills.frames.items()
+            )
+        )
+
+    def close(self) -> None:
+        """Free the env."""
+        self._env.close()
+
+
+def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
+    """The stills in a folder, or None where there are none, or others."""
+    try:
+        document = json.loads((root / "stills.json").read_text(encoding="utf-8"))
+        return Stills(root, document) if document["identity"] == identity else None
+    except FileNotFoundError:
+        if root.exists() and any(root.iterdir()):
+            raise VlaError(f"{root} holds something that is no stills; name an empty folder") from None
+        return None
+    except (ValueError, KeyError, VlaError):
+        return None  # damaged: made anew
+
+
+def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool) -> None:
+    from rich.progress import Progress, TimeRemainingColumn
+
+    count, seed = identity["count"], identity["seed"]
+    frames: dict[str, np.ndarray] = {}
+    for camera in spec.cameras:
+        file = root / f"frames.{camera.name}.npy"
+        shape = (count, camera.height, camera.width, 3)
+        frames[camera.name] = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+        reserve(file)
+    rounds = [(start, min(_ROUND, count - start)) for start in range(0, count, _ROUND)]
+    columns: dict[str, list[Any]] = {"state": [], "said": [], **{f"points.{name}": [] for name in frames}}
+    sentences: list[str] = []
+    workers = min(available_cpus(), len(rounds))
+    with (
+        Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), disable=not progress) as bar,
+        SlotPool(partial(_Photographer, identity["env"]), workers, workers) as pool,
+    ):
+        task = bar.add_task("rendering stills", total=count)
+        for first in range(0, len(rounds), workers):
+            asked = dict(enumerate(rounds[first : first + workers]))
+            answers = pool.call({slot: ("shoot", seed, *what) for slot, what in asked.items()})
+            for slot, (start, size) in asked.items():
+                shot = answers[slot]
+                for name, images in frames.items():
+                    images[start : start + size] = shot[f"frames.{name}"]
+                for name, rows in columns.items():
+                    rows.append(shot[name])
+                sentences += shot["sentences"]
+                bar.advance(task, size)
+    np.save(root / "state.npy", np.concatenate(columns["state"]))
+    np.save(root / "bounds.npy", np.concatenate([[0], np.cumsum(np.concatenate(columns["said"]))]))
+    for name in frames:
+        np.save(root / f"points.{name}.npy", np.concatenate(columns[f"points.{name}"]))
+    document = {"format_version": FORMAT_VERSION, "identity": identity, "sentences": sentences}
+    (root / "stills.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
