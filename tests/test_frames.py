@@ -173,3 +173,16 @@ def test_frames_after_a_new_sub_instruction_are_drawn_more_often(cache: FrameCac
     }
     assert {int(i) for i in np.flatnonzero(count == 4)} == early
     assert set(count.tolist()) == {1, 4}
+
+
+def test_windows_begin_in_the_experts_turn_and_end_with_it(dataset: Path, tmp_path: Path) -> None:
+    cache = FrameCache.build(dataset, tmp_path / "cache", progress=False)
+    actor = cache.columns["by_expert"]
+    assert (actor == 1).all()
+    actor[2:5] = 0  # the agent acts in steps 2 to 4 of the first episode
+    windows = Windows(cache, 6)
+    assert not {2, 3, 4} & set(windows.starts.tolist()) and {1, 5} <= set(windows.starts.tolist())
+    batch = windows.batch(np.array([0, 1, 2]), np.random.default_rng(0))  # these begin at 0, 1 and 5
+    end = int(cache.bounds[1])
+    assert batch["valid"].sum(dim=1).tolist() == [2, 1, min(6, end - 5)]
+    np.testing.assert_array_equal(batch["actions"][0, 2:].numpy(), np.tile(cache.columns["action"][1], (4, 1)))

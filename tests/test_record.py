@@ -16,11 +16,12 @@ import pytest
 
 from tests.fake_env import DotEnv
 from vla.cli import main
-from vla.contracts import CameraSpec, EnvSpec, VlaError, episode_seed
+from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError, episode_seed
 from vla.dataset import Recorded, features, frames_per_second
 from vla.dataset_stats import from_array, from_histogram
+from vla.demonstrate import play_episode
 from vla.episodes import Episode, Shard, write_shard
-from vla.record import RecordSettings, RecordSummary, play_episode, record
+from vla.record import RecordSettings, RecordSummary, record
 from vla.replay import replay
 
 DOT = "tests.fake_env:DotEnv"
@@ -325,3 +326,70 @@ def test_bad_input_gets_one_line(
     said = capsys.readouterr().err
     assert message in said and said.startswith("vla: error:") and said.count("\n") == 1
     assert not os.listdir(tmp_path)
+
+
+# ------------------------------------------------------------------ corrections of an agent
+
+
+class Lefty:
+    """An agent that always goes to the left."""
+
+    execute = 2
+
+    def act(self, observation: Observation, noise_seed: int = 0) -> Chunk:
+        aside = np.float32([observation.state[0] - 0.05, observation.state[1], 1.0])
+        return Chunk(np.tile(aside, (4, 1)), 0.1)
+
+
+def test_agent_and_expert_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.demonstrate.AGENT_STEPS", (3, 5))
+    monkeypatch.setattr("vla.demonstrate.EXPERT_STEPS", (6, 6))
+    mixed = 0
+    for seed in range(6):
+        episode = play_episode(DotEnv(), seed, {}, 0.0, Lefty())
+        executed, wanted, state = (episode.arrays[name] for name in ("executed", "action", "state"))
+        expert = episode.arrays["by_expert"] > 0
+        np.testing.assert_array_equal(executed[expert], wanted[expert])
+        np.testing.assert_allclose(executed[~expert, 2], 1.0)
+        assert (executed[~expert, 0] < state[~expert, 0] + 1e-6).all()
+        switches = np.flatnonzero(np.diff(expert.astype(int)))
+        lengths = np.diff(switches)
+        assert set(lengths[expert[switches[:-1] + 1]].tolist()) <= {6} and episode.facts["success"]
+        mixed += 0 < expert.sum() < len(expert)
+    assert mixed >= 4
+    alone = play_episode(DotEnv(), 3, {}, 0.0)
+    assert (alone.arrays["by_expert"] == 1).all()
+
+
+def test_corrections_are_recorded_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vla.agent._PACKAGES", ("policies", "tests"))
+    agent, out = saved_agent(tmp_path / "agent"), tmp_path / "corrections"
+    words = ["record", "--env", DOT, "--out", str(out), "--workers", "1", "--keep-failures", "--agent", str(agent)]
+    assert main([*words, "--episodes", "4"]) == 0
+    columns, _ = Recorded.open(out).columns()
+    assert set(columns["by_expert"].tolist()) == {0.0, 1.0}
+    assert main(["record", "--replay", str(out)]) == 0
+    assert "4 of 4 episodes came out as recorded" in capsys.readouterr().out
+    saved_agent(tmp_path / "agent", seed=1)
+    assert main([*words, "--episodes", "5"]) == 2
+    assert "holds another recording" in capsys.readouterr().err
+    assert main([*words[:-1], "nobody", "--episodes", "5"]) == 2
+    assert "no agent at 'nobody'" in capsys.readouterr().err
+
+
+def saved_agent(folder: Path, seed: int = 0) -> Path:
+    import torch
+
+    from tests.test_train import TinyConfig, TinyPolicy
+    from vla.agent import Agent
+    from vla.normalise import Normaliser
+
+    env, rng = DotEnv(), np.random.default_rng(0)
+    torch.manual_seed(seed)
+    policy = TinyPolicy(TinyConfig(), env.env_spec)
+    statistics = Normaliser.fit(rng.normal(size=(9, 3)), rng.normal(size=(9, TinyConfig().chunk, 3)), env.env_spec)
+    env.reset(seed=0)
+    Agent(policy, statistics, env.env_spec, "tests.test_train:TinyPolicy").save(folder, env.observe())
+    return folder

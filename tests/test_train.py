@@ -24,6 +24,7 @@ from vla.agent import GOLDEN_TOLERANCE, load
 from vla.checkpoint import load_newest
 from vla.contracts import EnvSpec, SpecMismatchError, VlaError
 from vla.ema import Ema
+from vla.feed import Feed
 from vla.frames import FrameCache
 from vla.interrupt import TrainingStopped
 from vla.optim import checked_groups, learning_rate
@@ -187,6 +188,8 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
     if recipe.data.stills:
         words += ["--data.stills=8", "--data.stills_batch=2"]
+    if recipe.init:  # the agent and the corrections are yet to be made
+        words += ["--init=", "--data.corrections="]
     recipe = with_overrides(recipe, words)
     whole, stop = tmp_path / "whole", StopAt(1)
     both = StopAt()
@@ -239,6 +242,38 @@ def test_each_step_sees_its_share_of_the_stills(data: Path, tmp_path: Path, monk
     assert len(set(first)) > 2
     with pytest.raises(VlaError, match="stills_batch 0"):
         train(tiny("--data.stills=5", "--data.stills_batch=0"), data, tmp_path / "none")
+
+
+def test_corrections_make_up_their_share_of_each_batch(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = fake_dataset(tmp_path / "more", DotEnv().env_spec, monkeypatch)
+    np.save(more / "frames/state.npy", np.load(more / "frames/state.npy") + 100)
+    feed = Feed(tiny(f"--data.corrections={more}", "--data.corrections_share=0.25"), data, 0, 1, torch.device("cpu"))
+    for step in range(3):
+        [batch] = feed.step(step)
+        assert len(batch["instruction"]) == len(batch["actions"]) == 4
+        assert (batch["state"][:, 0] > 50).tolist() == [False, False, False, True]
+    assert feed.fingerprint == "of a fake+of a fake"
+    with pytest.raises(VlaError, match="without one of its parts"):
+        Feed(tiny(f"--data.corrections={more}", "--data.corrections_share=0.01"), data, 0, 1, torch.device("cpu"))
+    with pytest.raises(VlaError, match="no corrections in nowhere"):
+        Feed(tiny("--data.corrections=nowhere"), data, 0, 1, torch.device("cpu"))
+
+
+def test_a_run_starts_from_an_agent(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.agent._PACKAGES", ("policies", "tests"))
+    first = train(tiny(), data, tmp_path / "first")
+    words = (f"--init={tmp_path / 'first'}", "--optim.steps=1", "--optim.warmup_steps=0", "--optim.lr=1e-9")
+    second = train(tiny(*words), data, tmp_path / "second")
+    before, after = load(first.agent_dir, "cpu"), load(second.agent_dir, "cpu")
+    for name, value in before.policy.state_dict().items():
+        if "norm" not in name:
+            torch.testing.assert_close(after.policy.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    assert torch.equal(before.normaliser.action_std, after.normaliser.action_std)
+    assert after.provenance["init"]["hash"] == before.hash
+    with pytest.raises(VlaError, match="another config"):
+        train(tiny(*words, "--policy.width=9"), data, tmp_path / "third")
 
 
 def test_seed_changes_the_run(data: Path, tmp_path: Path) -> None:

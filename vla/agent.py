@@ -155,13 +155,15 @@ def load(path: str | Path, device: str | None = None) -> Agent:
     """Load a bundle by its folder, or a shipped agent by its name.
 
     Args:
-        path: a folder with ``agent.json``, or a name under ``assets/agents``.
+        path: a folder with ``agent.json``, a training run's folder, or a name under ``assets/agents``.
         device: where it runs; a GPU if there is one, else the CPU.
 
     Raises:
         AgentError: no such agent, another format, a hash that differs, weights that do not fit.
     """
-    folder = Path(path)
+    folder, name = Path(path), Path(path).resolve().name
+    if (folder / "agent" / "agent.json").is_file() and not (folder / "agent.json").is_file():
+        folder = folder / "agent"  # a training run, which gives its agent the name
     if not (folder / "agent.json").exists():
         shipped = paths.agents_dir() / str(path)
         if not (shipped / "agent.json").exists():
@@ -169,7 +171,7 @@ def load(path: str | Path, device: str | None = None) -> Agent:
             raise AgentError(
                 f"no agent at '{path}': it has no agent.json; shipped agents: {', '.join(known) or 'none'}"
             )
-        folder = shipped
+        folder, name = shipped, shipped.name
     try:
         about = json.loads((folder / "agent.json").read_text())
     except json.JSONDecodeError as error:
@@ -194,7 +196,7 @@ def load(path: str | Path, device: str | None = None) -> Agent:
         spec,
         about["policy"],
         about["provenance"],
-        folder.resolve().name,
+        name,
     )
     agent.golden, agent._golden_instruction = golden, about["golden_instruction"]
     agent.hash = about["sha256"]["model.safetensors"]

@@ -113,6 +113,7 @@ class _Assembly:
 
         steps = len(arrays["state"])
         task = self._tasks.setdefault(facts["instruction"], len(self._tasks))
+        arrays.setdefault("by_expert", np.ones(steps, np.float32))  # a shard from before it was kept
         columns: dict[str, np.ndarray] = {key: arrays[name] for key, name in ARRAYS.items()}
         columns |= {name: array for name, array in arrays.items() if name.startswith("points.")}
         columns["success"] = np.full(steps, facts["success"])

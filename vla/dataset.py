@@ -29,6 +29,7 @@ ARRAYS = {
     "action": "action",
     "action.executed": "executed",
     "progress": "progress",
+    "by_expert": "by_expert",
 }
 
 
@@ -62,6 +63,7 @@ def features(spec: EnvSpec, video_format: str) -> dict[str, dict[str, Any]]:
     names = [f"{what}_{axis}" for what in ("item", "place") for axis in ("u", "v", "visible")]
     table.update({f"points.{camera.name}": column("float32", names, 6) for camera in spec.cameras})
     table["progress"] = column("float32", None)
+    table["by_expert"] = column("float32", None)
     table["success"] = column("bool", None)
     table["seed"] = column("int64", None)
     table["sub_instruction"] = column("string", None)
@@ -152,7 +154,8 @@ class Recorded:
 
         Returns:
             name to array, and the sub-instructions by index. float32: ``state`` (N, S), ``action`` (N, A: what the
-            expert wanted), ``executed`` (N, A: what was played), ``progress`` (N,), ``points.{camera}`` (N, 6).
+            expert wanted), ``executed`` (N, A: what was played), ``progress`` (N,), ``by_expert`` (N,),
+            ``points.{camera}`` (N, 6).
             int64 (N,): ``seed``, ``episode``, ``frame``, ``instruction``, ``sub_instruction``. bool (N,): ``success``.
 
         Raises:
@@ -161,6 +164,8 @@ class Recorded:
         wanted = dict(ARRAYS) | {f"points.{c.name}": f"points.{c.name}" for c in self.spec.cameras}
         wanted |= {"success": "success", "seed": "seed", "episode_index": "episode", "frame_index": "frame"}
         wanted |= {"task_index": "instruction"}
+        if "by_expert" not in self._info["features"]:
+            del wanted["by_expert"]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in [*wanted.values(), "sub_instruction"]}
         table_of: dict[str, int] = {}
         for file in self._data_files():
@@ -172,6 +177,7 @@ class Recorded:
                 np.array([table_of.setdefault(text, len(table_of)) for text in texts], dtype=np.int64)
             )
         columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        columns.setdefault("by_expert", np.ones(len(columns["state"]), np.float32))  # recorded before it was kept
         if len(columns["state"]) != self.frames:
             raise VlaError(f"{self.root / 'data'} holds {len(columns['state'])} frames, and meta says {self.frames}")
         return columns, list(table_of)

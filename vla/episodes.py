@@ -33,8 +33,8 @@ class Episode:
     Attributes:
         facts: JSON types only: seed, options, instruction, language, kind, category, items, success, steps, progress
             (at the end) and final_state.
-        arrays: ``state`` (T, S), ``action`` (T, A), ``executed`` (T, A), ``progress`` (T,) and
-            ``points.{camera}`` (T, 6), float32.
+        arrays: ``state`` (T, S), ``action`` (T, A), ``executed`` (T, A), ``progress`` (T,), ``by_expert``
+            (T,; 0 where an agent acted) and ``points.{camera}`` (T, 6), float32.
         sub_instructions: T strings.
         images: camera name to uint8 (T, H, W, 3), RGB.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vla.contracts import VlaError
@@ -28,6 +29,7 @@ class Feed:
         cache: all frames.
         windows: what is trained on.
         held: windows of the episodes that are held out, or None.
+        fingerprint: of all datasets.
         share: windows of a micro-batch that this process sees.
 
     Raises VlaError where a batch cannot be shared out, or the data are missing or damaged.
@@ -51,11 +53,48 @@ class Feed:
         self.windows = Windows(self.cache, chunk, *drawn)
         self.held = Windows(self.cache, chunk, 0.0, held) if held else None
         self._order = SampleOrder(len(self.windows), recipe.seed)
+        self.fingerprint = self.cache.fingerprint
+        self._corrections: Windows | None = None
+        if data.corrections:
+            self._add_corrections(chunk)
         self._stills: Stills | None = None
         if data.stills:
             folder = data_dir / ".cache" / "stills"
             self._stills = Stills.build(recipe.env, self.cache.spec, data.stills, recipe.seed, folder)
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
+
+    def _add_corrections(self, chunk: int) -> None:
+        data = self._recipe.data
+        if not Path(data.corrections, "meta", "info.json").is_file():
+            raise VlaError(f"there are no corrections in {data.corrections}; record them with vla record --agent")
+        self._corrections_share = round(self.share * data.corrections_share)
+        if not 0 < self._corrections_share < self.share:
+            raise VlaError(f"--data.corrections_share {data.corrections_share} leaves a batch without one of its parts")
+        cache = FrameCache.build(data.corrections)
+        self.cache.spec.require(cache.spec, "the dataset", data.corrections)
+        episodes = usable_episodes(cache, data.only_success)
+        drawn = (
+            data.sub_instruction_probability,
+            episodes,
+            self._paraphrase,
+            data.decision_steps,
+            data.decision_repeat,
+        )
+        self._corrections = Windows(cache, chunk, *drawn)
+        self._corrections_order = SampleOrder(len(self._corrections), self._recipe.seed)
+        self.fingerprint += f"+{cache.fingerprint}"
+
+    def _windows(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
+        """This process's share of micro-batch number ``count``."""
+        if self._corrections is None:
+            begin = (count * self._world + self._rank) * self.share
+            return self.windows.batch(self._order.take(begin, self.share), rng)
+        second = self._corrections_share
+        first = self.share - second
+        begin = count * self._world + self._rank
+        batch = self.windows.batch(self._order.take(begin * first, first), rng)
+        more = self._corrections.batch(self._corrections_order.take(begin * second, second), rng)
+        return {k: v + more[k] if isinstance(v, list) else torch.cat((v, more[k])) for k, v in batch.items()}
 
     def part(self, part: int) -> int:
         """A number for a micro-batch of a step that no other process uses."""
@@ -67,8 +106,7 @@ class Feed:
         for part in range(recipe.optim.accumulate):
             count = step * recipe.optim.accumulate + part
             rng = batch_rng(recipe.seed, step, self.part(part))
-            begin = count * recipe.optim.batch_size + self._rank * self.share
-            batch = pinned(self.windows.batch(self._order.take(begin, self.share), rng), self._device)
+            batch = pinned(self._windows(count, rng), self._device)
             if self._stills is not None:
                 begin = count * recipe.data.stills_batch + self._rank * self._stills_share
                 chosen = self._stills_order.take(begin, self._stills_share)

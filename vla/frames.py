@@ -31,8 +31,8 @@ class FrameCache:
         spec: the EnvSpec of the env that the dataset was recorded in.
         frames: camera name to uint8 (N, H, W, 3), a memory map.
         columns: name to array, SI units. float32: ``state`` (N, S), ``action`` (N, A), ``executed`` (N, A),
-            ``progress`` (N,), ``points.{camera}`` (N, 6). int64 (N,): ``episode``, ``frame``, ``seed``,
-            ``instruction``, ``sub_instruction``. bool (N,): ``success``.
+            ``progress`` (N,), ``by_expert`` (N,; 0 where an agent acted), ``points.{camera}`` (N, 6).
+            int64 (N,): ``episode``, ``frame``, ``seed``, ``instruction``, ``sub_instruction``. bool (N,): ``success``.
         instructions: the strings that column ``instruction`` points into.
         sub_instructions: the strings that column ``sub_instruction`` points into.
         fingerprint: the dataset's, as ``Recorded.fingerprint`` gives it.
@@ -49,6 +49,7 @@ class FrameCache:
             self.columns = {name: np.load(root / f"{name}.npy") for name in document["columns"]}
         except (OSError, ValueError, EOFError) as error:
             raise VlaError(f"the frame cache {root} is damaged ({error}); delete it and it is made again") from error
+        self.columns.setdefault("by_expert", np.ones(len(self), np.float32))  # decoded before it was kept
         # Where each episode begins, and one more entry: N. Episodes are numbered from 0, without gaps.
         episode = self.columns["episode"]
         self.bounds = np.concatenate([np.searchsorted(episode, np.arange(episode[-1] + 1)), [len(episode)]])
@@ -172,8 +173,8 @@ def reserve(file: Path) -> None:
 class Windows:
     """What training draws from: a frame, and the actions of the ``chunk`` steps that begin there.
 
-    Every frame of every chosen episode may begin a window; past the episode's end the last action is repeated
-    and marked invalid.
+    Every frame of every chosen episode at which the expert acted may begin a window; past the end of the expert's
+    turn, mostly the episode's end, the last action is repeated and marked invalid.
 
     Args:
         cache: the frames.
@@ -212,10 +213,11 @@ class Windows:
             )
         self.cache, self.chunk, self.sub_instruction_probability = cache, chunk, sub_instruction_probability
         self.paraphrase = paraphrase
-        self.frames_once = np.concatenate([np.arange(cache.bounds[e], cache.bounds[e + 1]) for e in chosen])
+        rows = np.concatenate([np.arange(cache.bounds[e], cache.bounds[e + 1]) for e in chosen])
+        self.frames_once = rows[cache.columns["by_expert"][rows] > 0]
         decisive = self.frames_once[_frames_since_new_task(cache)[self.frames_once] < decision_steps]
         self.starts = np.concatenate((self.frames_once, np.tile(decisive, max(decision_repeat - 1, 0))))
-        self._ends = cache.bounds[1:][cache.columns["episode"]]  # for each frame, where its episode ends
+        self.ends = _ends_of_turns(cache)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -237,7 +239,7 @@ class Windows:
         cache, columns = self.cache, self.cache.columns
         rows = self.starts[np.asarray(indices)]
         steps = rows[:, None] + np.arange(self.chunk)
-        ends = self._ends[rows][:, None]
+        ends = self.ends[rows][:, None]
         batch: dict[str, Any] = {f"images.{name}": gather(frames, rows) for name, frames in cache.frames.items()}
         batch["state"] = torch.from_numpy(columns["state"][rows])
         batch["actions"] = torch.from_numpy(columns["action"][np.minimum(steps, ends - 1)])
@@ -256,12 +258,21 @@ class Windows:
         return batch
 
 
+def _ends_of_turns(cache: FrameCache) -> np.ndarray:
+    """For each frame, the row after the last one of its stretch by one actor in one episode, int (N,)."""
+    actor, episode = cache.columns["by_expert"], cache.columns["episode"]
+    last = np.ones(len(actor), dtype=bool)
+    last[:-1] = (actor[1:] != actor[:-1]) | (episode[1:] != episode[:-1])
+    ends = np.nonzero(last)[0] + 1
+    return ends[np.searchsorted(ends, np.arange(len(actor)), side="right")]
+
+
 def _frames_since_new_task(cache: FrameCache) -> np.ndarray:
-    """For each frame, how many frames ago the sub-instruction began, int (N,)."""
-    sub, episode = cache.columns["sub_instruction"], cache.columns["episode"]
-    rows = np.arange(len(sub))
-    begins = np.ones(len(sub), dtype=bool)
-    begins[1:] = (sub[1:] != sub[:-1]) | (episode[1:] != episode[:-1])
+    """For each frame, how many frames ago the sub-instruction, or the expert's turn, began, int (N,)."""
+    columns = [cache.columns[name] for name in ("sub_instruction", "episode", "by_expert")]
+    rows = np.arange(len(cache))
+    begins = np.ones(len(cache), dtype=bool)
+    begins[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
     return rows - np.maximum.accumulate(np.where(begins, rows, 0))
 
 

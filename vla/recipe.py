@@ -34,6 +34,8 @@ class DataConfig:
         stills: how many scenes are rendered for learning to point at what a sentence asks for, see ``vla.stills``;
             0 for none.
         stills_batch, stills_sentences: scenes in a step over all processes, and sentences about each.
+        corrections: folder of a second dataset, recorded with ``vla record --agent``; empty for none.
+        corrections_share: the share of each batch that comes from it.
         holdout: the share of episodes, the last ones, kept for the validation loss.
     """
 
@@ -48,6 +50,8 @@ class DataConfig:
     stills: int = 0
     stills_batch: int = 32
     stills_sentences: int = 3
+    corrections: str = ""
+    corrections_share: float = 0.3
     holdout: float = 0.02
 
 
@@ -94,6 +98,7 @@ class Recipe:
         env: the env of the closed-loop validation.
         policy: the policy's name in the registry.
         policy_config: the policy's own frozen config dataclass; ``--policy.FIELD`` overrides it.
+        init: the agent, by name or folder, whose weights and statistics the run starts from; empty for fresh ones.
         seed: seeds the weights, the order of the samples and every random draw.
     """
 
@@ -104,6 +109,7 @@ class Recipe:
     data: DataConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
     validate: ValidateConfig = field(default_factory=ValidateConfig)
+    init: str = ""
     seed: int = 0
 
 

@@ -26,15 +26,11 @@ import numpy as np
 
 from vla.contracts import Env, EnvSpec, VlaError, episode_seed
 from vla.dataset import VLA_JSON, Recorded, frames_per_second
+from vla.demonstrate import play_episode
 from vla.episodes import Episode, Shard, write_shard
 
 SHARDS = ".episodes"
 COMMAND = "command.json"
-STEPS_AFTER_SUCCESS = 3  # so that the data shows the arm leaving what it has done
-NOISE_MEMORY = 0.9  # AR(1): how much of the noise is still there one step later
-# Noise comes in bursts, so that the data shows how to recover, and yet precise grasps are not drowned in it.
-BURST_BEGINS, BURST_ENDS = 0.06, 0.12  # chance at each step
-CALM_MEMORY = 0.5  # what is left of the noise one step later, outside a burst
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,7 @@ class RecordSettings:
         video_format: ``h264`` or ``images``.
         keep_failures: whether failed episodes enter the dataset.
         workers: processes; 0 for one on each CPU.
+        agent: an agent, by name or folder, that acts in turns with the expert, see ``vla.demonstrate``; "" for none.
     """
 
     env: str
@@ -67,12 +64,20 @@ class RecordSettings:
     video_format: str = "h264"
     keep_failures: bool = False
     workers: int = 0
+    agent: str = ""
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on in a folder: all but its size, place and speed."""
         names = ("env", "seed", "noise", "items", "language", "kind", "video_format", "keep_failures")
         values = {name: getattr(self, name) for name in names}
-        return values | {"items": list(self.items) if self.items else None}
+        values |= {"items": list(self.items) if self.items else None}
+        return values | ({"agent": self.agent_hash()} if self.agent else {})
+
+    def agent_hash(self) -> str:
+        """The hash of the agent's weights."""
+        from vla.agent import load
+
+        return load(self.agent, "cpu").hash
 
     def options(self, seed: int) -> dict[str, Any]:
         """The reset options of the episode with this seed; only what was asked for."""
@@ -99,60 +104,6 @@ class RecordSummary:
     wall_s: float
 
 
-def play_episode(env: Env, seed: int, options: dict[str, Any], noise: float) -> Episode:
-    """Let the env's expert play one episode, with noise on what it does.
-
-    The recorded ``action`` is what the expert wanted; ``executed`` is that plus noise on the action dimensions
-    that the spec lists as relative. The expert sees where the noise has led, so that the data shows corrections.
-
-    Args:
-        env: the env; it is reset.
-        seed: the episode's seed.
-        options: the reset options.
-        noise: standard deviation in metres; the episode's own is drawn from 0 to this.
-    """
-    spec = env.env_spec
-    _, info = env.reset(seed=seed, options=options)
-    expert = env.expert()
-    rng = np.random.default_rng([seed, 0])
-    sigma, burst = noise * float(rng.random()), False
-    drift: np.ndarray = np.zeros(len(spec.relative))
-    noisy = [action for action, _ in spec.relative]
-    rows: dict[str, list[Any]] = {}
-    texts: list[str] = []
-    progress, success, left = 0.0, False, -1
-    while left != 0:
-        seen, step = env.observe(), expert.act()
-        clean = np.asarray(step.action, dtype=np.float32)
-        fresh = rng.standard_normal(len(noisy))
-        burst = rng.random() < (1 - BURST_ENDS if burst else BURST_BEGINS)
-        if burst:
-            drift = NOISE_MEMORY * drift + np.sqrt(1 - NOISE_MEMORY**2) * sigma * fresh
-        else:
-            drift = CALM_MEMORY * drift
-        executed = clean.copy()
-        executed[noisy] += drift.astype(np.float32)
-        row = {"state": seen.state, "action": clean, "executed": executed, "progress": progress}
-        row |= {f"points.{camera}": point for camera, point in env.points().items()}
-        row |= {f"images.{camera}": image for camera, image in seen.images.items()}
-        for name, value in row.items():
-            rows.setdefault(name, []).append(value)
-        texts.append(step.sub_instruction)
-        result = env.play(executed)
-        progress, success = float(result.info["progress"]), success or bool(result.info["success"])
-        left -= 1
-        if left < 0 and result.terminated:
-            left = STEPS_AFTER_SUCCESS
-        elif left < 0 and result.truncated:
-            left = 0
-    facts = {"seed": seed, "options": options, **{k: info[k] for k in ("instruction", "language", "kind", "category")}}
-    facts |= {"items": info.get("items", []), "success": success, "progress": progress, "steps": len(texts)}
-    facts |= {"noise": sigma, "final_state": env.observe().state.tolist()}
-    images = {c.name: np.stack(rows.pop(f"images.{c.name}")) for c in spec.cameras}
-    arrays = {name: np.asarray(values, dtype=np.float32) for name, values in rows.items()}
-    return Episode(facts, arrays, texts, images)
-
-
 def record(settings: RecordSettings, command: str = "", show: bool = True) -> RecordSummary:
     """Record what is not recorded yet, and write the dataset.
 
@@ -168,6 +119,8 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
     began = time.perf_counter()
     spec = _spec_of(settings.env)
     frames_per_second(spec)
+    if settings.agent:
+        _agent(settings).spec.require(spec, f"agent {settings.agent}", f"env {settings.env}")
     folder = _claim(settings, spec)
     shards = dict(_finished(folder, settings.episodes))
     todo = [index for index in range(settings.episodes) if index not in shards]
@@ -270,6 +223,22 @@ def _summary(shards: list[Shard], new: int, began: float) -> RecordSummary:
 # Playing, in this process or in workers. A worker keeps its env from one episode to the next.
 
 _worker_env: Env | None = None
+_agents: dict[str, Any] = {}
+
+
+def _agent(settings: RecordSettings) -> Any:
+    """The settings' agent, loaded once in each process; None if there is none."""
+    if not settings.agent:
+        return None
+    if settings.agent not in _agents:
+        import torch
+
+        from vla.agent import load
+
+        if multiprocessing.parent_process():
+            torch.set_num_threads(1)
+        _agents[settings.agent] = load(settings.agent, "cpu")
+    return _agents[settings.agent]
 
 
 def _begin_worker(name: str, path: list[str]) -> None:
@@ -294,7 +263,7 @@ def _work(settings: RecordSettings, index: int, env: Env | None = None) -> int:
     env = env or _worker_env
     assert env is not None
     seed = episode_seed("record", settings.seed, index)
-    episode = play_episode(env, seed, settings.options(seed), settings.noise)
+    episode = play_episode(env, seed, settings.options(seed), settings.noise, _agent(settings))
     if not episode.facts["success"] and not settings.keep_failures:
         episode = Episode(episode.facts)
     fps = frames_per_second(env.env_spec)

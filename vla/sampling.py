@@ -38,7 +38,7 @@ def fit_normaliser(windows: Windows) -> Normaliser:
     """Statistics of the windows' states and actions; of a large dataset, of 50,000 windows spread evenly over it."""
     cache = windows.cache
     rows = windows.frames_once[:: -(-len(windows.frames_once) // _FIT_WINDOWS)]
-    ends = cache.bounds[1:][cache.columns["episode"][rows]]
+    ends = windows.ends[rows]
     steps = np.minimum(rows[:, None] + np.arange(windows.chunk), ends[:, None] - 1)
     return Normaliser.fit(cache.columns["state"][rows], cache.columns["action"][steps], cache.spec)
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from vla import checkpoint, provenance
-from vla.agent import Agent
+from vla.agent import Agent, load
 from vla.contracts import Observation, VlaError
 from vla.ema import Ema
 from vla.feed import Feed
@@ -96,6 +96,7 @@ class _Run:
         from vla.registry import load_policy
 
         self.recipe, self.out_dir, self.command = recipe, out_dir, command
+        self.ancestor: dict[str, Any] = {}
         optim = recipe.optim
         # Rank 0 alone validates in closed loop, so the others may have to wait for long.
         waiting = InitProcessGroupKwargs(timeout=timedelta(hours=4))
@@ -114,6 +115,8 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.policy = load_policy(recipe.policy)(recipe.policy_config, self.spec)
         self.policy.to(self.device)
+        if recipe.init:
+            self._start_from(load(recipe.init, str(self.device)))
         self.optimizer = make_optimizer(self.policy, optim, self.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = Ema(self.policy, optim.ema_decay)
@@ -130,6 +133,14 @@ class _Run:
         self.window_steps = 0
         self.scores: dict[str, Any] = {}
         self.stop, self.all_stop = StopRequest(), False
+
+    def _start_from(self, agent: Agent) -> None:
+        """Take over an agent's weights, and its statistics, which belong to them."""
+        agent.spec.require(self.spec, f"agent {self.recipe.init}", "the dataset")
+        if agent.config != self.recipe.policy_config:
+            raise VlaError(f"agent {self.recipe.init} has another config:\n{agent.config}\n{self.recipe.policy_config}")
+        self.policy.load_state_dict(agent.policy.state_dict())
+        self.normaliser, self.ancestor = agent.normaliser, agent.provenance | {"hash": agent.hash}
 
     # ------------------------------------------------------------------ the loop
 
@@ -290,7 +301,7 @@ class _Run:
         if self.main:
             state = {
                 "recipe": recipe_to_dict(self.recipe),
-                "data": self.feed.cache.fingerprint,
+                "data": self.feed.fingerprint,
                 "ema_updates": self.ema.updates,
                 "wall_s": self._wall_s(),
                 "loss": self.loss,
@@ -308,7 +319,7 @@ class _Run:
             return
         tensors, state = found
         checkpoint.require_same_recipe(state["recipe"], recipe_to_dict(self.recipe))
-        if state["data"] != self.feed.cache.fingerprint:
+        if state["data"] != self.feed.fingerprint:
             raise VlaError("the dataset has changed since this run began; train anew into another folder with --out")
         checkpoint.copy_into(checkpoint.module_tensors(self.policy), tensors["model"], "model")
         checkpoint.copy_into(self.ema.state(), tensors["ema"], "average")
@@ -335,7 +346,7 @@ class _Run:
         return {
             "recipe": recipe_to_dict(self.recipe),
             "commit": provenance.commit(),
-            "data": self.feed.cache.fingerprint,
+            "data": self.feed.fingerprint,
             "seed": self.recipe.seed,
             "steps": self.step,
             "samples": self.step * self._samples_a_step(),
@@ -345,7 +356,7 @@ class _Run:
             "scores": self.scores,
             "versions": provenance.versions(),
             "command": self.command,
-        }
+        } | ({"init": self.ancestor} if self.ancestor else {})
 
     # ------------------------------------------------------------------ small things
 

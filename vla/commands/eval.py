@@ -115,11 +115,6 @@ def _load_agent(args: argparse.Namespace) -> Any:
     torch.set_num_threads(available_cpus())  # the workers wait while the policy thinks
     if not args.agent:
         return load(shipped_agent(args.env))
-    run = Path(args.agent)
-    if (run / "agent" / "agent.json").is_file() and not (run / "agent.json").is_file():
-        agent = load(run / "agent")  # the folder of a training run, which holds its agent
-        agent.name = run.resolve().name
-        return agent
     return load(args.agent)
 
 

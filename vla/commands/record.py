@@ -17,6 +17,9 @@ EPILOG = """examples:
         500 more into the same dataset
   vla record --env tidy_desk --episodes 500 --noise 0.01 --items 2-4 --language zh --out data/zh
         action noise of up to 1 cm, so that the data shows corrections; two to four items; Chinese only
+  vla record --env tidy_desk --agent runs/mine --episodes 500 --out data/corrections
+        the agent and the expert act in turns, and the expert's turns, which start where the agent has led, are
+        what is learnt from: vla train NAME --data.corrections data/corrections --init runs/mine
   vla record --replay data/desk --episodes 20
         play the recorded actions again and compare the outcomes; exit code 1 if any differs
 
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="h264",
         help="h264: near lossless video (default); images: lossless PNG, many times the size",
     )
+    parser.add_argument("--agent", default="", metavar="NAME", help="an agent that acts in turns with the expert")
     parser.add_argument("--keep-failures", action="store_true", help="keep episodes in which the expert failed")
     parser.add_argument("--replay", type=Path, metavar="DIR", help="replay a dataset in place of recording one")
 
@@ -104,6 +108,7 @@ def _record(args: argparse.Namespace) -> int:
         video_format=args.format,
         keep_failures=args.keep_failures,
         workers=args.workers,
+        agent=args.agent,
     )
     console = Console()
     try:
