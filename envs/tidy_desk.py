@@ -277,13 +277,8 @@ class TidyDesk(gymnasium.Env):
 
     # --- the rest ------------------------------------------------------------------------------------------------
 
-    def expert(self, noise: float = 0.0, seed: int = 0) -> Any:
-        """A fresh scripted expert for this episode.
-
-        Args:
-            noise: for the caller's record: the expert itself recovers from noise and adds none.
-            seed: varies the expert's paths.
-        """
+    def expert(self, seed: int = 0) -> Any:
+        """A fresh scripted expert for this episode; ``seed`` varies its paths."""
         from envs.tidy_expert import TidyExpert
 
         return TidyExpert(self, seed)

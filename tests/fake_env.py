@@ -219,8 +219,8 @@ class DotEnv:
             labels[camera.name] = np.array([*np.clip(uv, -1, 1), visible] * 2, dtype=np.float32)
         return labels
 
-    def expert(self, noise: float = 0.0, seed: int = 0) -> DotExpert:
-        """A fresh expert. ``noise`` and ``seed`` are taken for likeness with the real envs."""
+    def expert(self, seed: int = 0) -> DotExpert:
+        """A fresh expert. ``seed`` is taken for likeness with the real envs."""
         return DotExpert(self)
 
     def frame(self, width: int, height: int, camera: str = "scene", quality: str = "video") -> np.ndarray:

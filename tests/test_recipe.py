@@ -15,7 +15,6 @@ from vla.recipe import (
     DataConfig,
     Recipe,
     describe,
-    recipe_from_dict,
     recipe_to_dict,
     settings,
     with_overrides,
@@ -96,13 +95,11 @@ def test_mistakes_are_named(words: list[str], parts: list[str]) -> None:
         assert part in str(caught.value)
 
 
-def test_dict_round_trip_through_json() -> None:
-    changed = with_overrides(
-        recipe(), ["--policy.trunk.pixels", "7,8", "--optim.betas=0.5,0.6", "--policy.dropout=0.2"]
-    )
-    assert recipe_from_dict(json.loads(json.dumps(recipe_to_dict(changed))), Config) == changed
-    with pytest.raises(VlaError, match="Config"):
-        recipe_from_dict({**recipe_to_dict(changed), "policy_config": {"width": 3}}, Config)
+def test_a_recipe_as_a_dict_is_plain_json() -> None:
+    changed = with_overrides(recipe(), ["--policy.trunk.pixels", "7,8", "--optim.betas=0.5,0.6"])
+    plain = recipe_to_dict(changed)
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["policy_config"]["trunk"]["pixels"] == [7, 8] and plain["optim"]["betas"] == [0.5, 0.6]
 
 
 def test_describe_shows_every_setting() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -268,7 +267,7 @@ def type_name(annotation: Any) -> str:
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain JSON types, for provenance; ``recipe_from_dict`` reads it back."""
+    """The recipe as plain JSON types, for provenance."""
     return _plain(dataclasses.asdict(recipe))
 
 
@@ -276,39 +275,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-def recipe_from_dict(data: dict[str, Any], config_class: type | None = None) -> Recipe:
-    """Read what ``recipe_to_dict`` wrote.
-
-    Args:
-        data: the dict.
-        config_class: the policy's config dataclass; taken from the registry when left out.
-
-    Raises VlaError where a field is missing or unknown.
-    """
-    if config_class is None:
-        from vla.registry import load_policy
-
-        config_class = sys.modules[load_policy(data["policy"]).__module__].CONFIG
-    return _build(Recipe, {**data, "policy_config": _build(config_class, data["policy_config"])})
-
-
-def _build(cls: Any, data: dict[str, Any]) -> Any:
-    hints, values = typing.get_type_hints(cls), {}
-    for name, value in data.items():
-        hint = hints.get(name)
-        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-            value = _build(hint, value)
-        values[name] = _tuples(value)
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise VlaError(f"this is not a {cls.__name__}: {error}") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def describe(recipe: Recipe) -> str:
