@@ -25,8 +25,8 @@ examples:
   ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m vla.cli train tidy_desk_flow
                                                           two CPU cores, one process each
 
-Any setting of the recipe can be overridden by its name: --policy.*, --data.*, --optim.*, --validate.*, --seed,
---env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/, loss.png and,
+Any setting of the recipe can be overridden by its name: --policy.*, --data.*, --optim.*, --validate.*, --init,
+--seed, --env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/, loss.png and,
 at the end, agent/, which `vla eval --agent` takes.
 """
 
