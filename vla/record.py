@@ -48,7 +48,7 @@ class RecordSettings:
         language: ``en``, ``zh`` or ``both``.
         kind: ``all``, ``category``, ``named`` or ``any``.
         video_format: ``h264`` or ``images``.
-        keep_failures: whether failed episodes enter the dataset.
+        keep_failures: whether failed episodes enter the dataset; with an agent they always do.
         workers: processes; 0 for one on each CPU.
         agent: an agent, by name or folder, that acts in turns with the expert, see ``vla.demonstrate``; "" for none.
     """
@@ -264,7 +264,8 @@ def _work(settings: RecordSettings, index: int, env: Env | None = None) -> int:
     assert env is not None
     seed = episode_seed("record", settings.seed, index)
     episode = play_episode(env, seed, settings.options(seed), settings.noise, _agent(settings))
-    if not episode.facts["success"] and not settings.keep_failures:
+    # In turns with an agent, what the expert did is right even where the agent spoilt the episode.
+    if not episode.facts["success"] and not (settings.keep_failures or settings.agent):
         episode = Episode(episode.facts)
     fps = frames_per_second(env.env_spec)
     write_shard(_shard_path(settings.out / SHARDS, index), episode, settings.video_format, fps)
