@@ -9,7 +9,7 @@ from vla.recipe import OptimConfig, Recipe
 def recipe() -> Recipe:
     """Go on from tidy_desk_flow with the expert's corrections of its mistakes.
 
-    vla record --env tidy_desk --agent runs/tidy_desk_flow --seed 1 --episodes 400 --noise 0.02 --out data/corrections
+    vla record --env tidy_desk --agent runs/tidy_desk_flow --seed 1 --episodes 300 --noise 0.02 --out data/corrections
     vla train tidy_desk_corrected
     """
     base = tidy_desk_flow.recipe()
@@ -18,5 +18,5 @@ def recipe() -> Recipe:
         name="tidy_desk_corrected",
         init="runs/tidy_desk_flow",
         data=replace(base.data, corrections="data/corrections", corrections_share=0.4),
-        optim=OptimConfig(steps=1200, batch_size=64, log_every=50, lr=3e-4, weight_decay=0.05, warmup_steps=100),
+        optim=OptimConfig(steps=900, batch_size=64, log_every=50, lr=3e-4, weight_decay=0.05, warmup_steps=100),
     )

@@ -366,7 +366,7 @@ def test_corrections_are_recorded_from_the_command_line(
 ) -> None:
     monkeypatch.setattr("vla.agent._PACKAGES", ("policies", "tests"))
     agent, out = saved_agent(tmp_path / "agent"), tmp_path / "corrections"
-    words = ["record", "--env", DOT, "--out", str(out), "--workers", "1", "--keep-failures", "--agent", str(agent)]
+    words = ["record", "--env", DOT, "--out", str(out), "--workers", "1", "--agent", str(agent)]
     assert main([*words, "--episodes", "4"]) == 0
     columns, _ = Recorded.open(out).columns()
     assert set(columns["by_expert"].tolist()) == {0.0, 1.0}

@@ -72,15 +72,8 @@ class Feed:
             raise VlaError(f"--data.corrections_share {data.corrections_share} leaves a batch without one of its parts")
         cache = FrameCache.build(data.corrections)
         self.cache.spec.require(cache.spec, "the dataset", data.corrections)
-        episodes = usable_episodes(cache, data.only_success)
-        drawn = (
-            data.sub_instruction_probability,
-            episodes,
-            self._paraphrase,
-            data.decision_steps,
-            data.decision_repeat,
-        )
-        self._corrections = Windows(cache, chunk, *drawn)
+        drawn = (data.sub_instruction_probability, None, self._paraphrase, data.decision_steps, data.decision_repeat)
+        self._corrections = Windows(cache, chunk, *drawn)  # of failures too: the expert's turns in them are right
         self._corrections_order = SampleOrder(len(self._corrections), self._recipe.seed)
         self.fingerprint += f"+{cache.fingerprint}"
 

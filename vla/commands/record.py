@@ -119,7 +119,7 @@ def _record(args: argparse.Namespace) -> int:
     rate = wilson(summary.succeeded, summary.played)
     dropped = summary.played - summary.kept
     console.print(
-        f"expert success {rate.rate:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%}, {rate.n} episodes)\n"
+        f"{'success in turns' if settings.agent else 'expert success'} {rate.rate:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%}, {rate.n} episodes)\n"
         f"{summary.kept} episodes with {summary.frames} frames in {settings.out}; {dropped} failed and dropped\n"
         f"{summary.new} episodes are new; {summary.wall_s:.1f} s",
         highlight=False,
