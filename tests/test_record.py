@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -377,6 +378,16 @@ def test_corrections_are_recorded_from_the_command_line(
     assert "holds another recording" in capsys.readouterr().err
     assert main([*words[:-1], "nobody", "--episodes", "5"]) == 2
     assert "no agent at 'nobody'" in capsys.readouterr().err
+
+
+def test_a_dataset_from_before_turns_were_kept_is_all_the_experts(dataset: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(dataset, old)
+    info = json.loads((old / "meta/info.json").read_text())
+    del info["features"]["by_expert"]
+    (old / "meta/info.json").write_text(json.dumps(info))
+    columns, _ = Recorded.open(old).columns()
+    assert (columns["by_expert"] == 1).all() and len(columns["by_expert"]) == len(columns["state"])
 
 
 def saved_agent(folder: Path, seed: int = 0) -> Path:

@@ -117,9 +117,9 @@ def _record(args: argparse.Namespace) -> int:
         console.print("stopped; finished episodes are kept, and the same command goes on from them")
         return 130
     rate = wilson(summary.succeeded, summary.played)
-    dropped = summary.played - summary.kept
+    dropped, who = summary.played - summary.kept, "agent and expert in turns" if settings.agent else "expert"
     console.print(
-        f"{'success in turns' if settings.agent else 'expert success'} {rate.rate:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%}, {rate.n} episodes)\n"
+        f"{who} success {rate.rate:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%}, {rate.n} episodes)\n"
         f"{summary.kept} episodes with {summary.frames} frames in {settings.out}; {dropped} failed and dropped\n"
         f"{summary.new} episodes are new; {summary.wall_s:.1f} s",
         highlight=False,
