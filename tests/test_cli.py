@@ -84,7 +84,7 @@ def test_help_of_a_command_by_the_word_help(capsys: pytest.CaptureFixture[str], 
 def test_a_misspelt_command_gets_a_guess(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian"]) == 2
     error = capsys.readouterr().err
-    assert "no command 'trian'; known: record, train, eval, doctor; did you mean 'train'?" in error
+    assert "no command 'trian'; known: record, train, eval, compare, doctor; did you mean 'train'?" in error
     assert error.count("\n") == 1
     assert cli.main(["--versoin"]) == 2
     assert "did you mean '--version'?" in capsys.readouterr().err

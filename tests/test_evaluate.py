@@ -8,9 +8,10 @@ import pytest
 from tests.acting import ENV, DotAgent
 from vla.checks import ShuffledInstruction
 from vla.commands import eval as eval_command
+from vla.compare import compare_shared
 from vla.contracts import VlaError, episode_seed
 from vla.evaluate import EvalConfig, _choose_videos, evaluate
-from vla.results import compare, read_results
+from vla.results import read_results
 from vla.rollout import EpisodeResult, RolloutInterrupted
 
 
@@ -145,7 +146,7 @@ def test_two_runs_are_compared_on_shared_episodes(tmp_path):
     other = read_results(tmp_path / "good")
     other["episodes_detail"] = [{**e, "seed": -1} for e in other["episodes_detail"]]
     with pytest.raises(VlaError, match="share no episode"):
-        compare(summary, other)
+        compare_shared(summary, other)
 
 
 def test_a_broken_results_file_to_compare_with_is_told_before_anything_is_played(tmp_path):
@@ -219,7 +220,7 @@ def test_the_command_is_written_down_so_that_it_can_be_repeated():
 
 
 def test_the_command_prints_a_table_and_returns_0(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(eval_command, "_load_agent", lambda args: DotAgent())
+    monkeypatch.setattr(eval_command, "_load_agent", lambda *args: DotAgent())
     args = parse("--env", ENV, "--episodes", "3", "--workers", "1", "--videos", "0", "--out", str(tmp_path))
     assert eval_command.run(args, []) == 0
     printed = capsys.readouterr().out

@@ -47,6 +47,7 @@ SMALL = {
         "2",
     ],
     "eval": ["--episodes", "2", "--items", "2", "--kind", "named", "--workers", "1", "--videos", "1"],
+    "compare": [],
     "doctor": [],
 }
 
@@ -66,7 +67,7 @@ def shrunken(command: str) -> list[str]:
     words = shlex.split(command)
     assert words[:3] == ["uv", "run", "vla"], f"neither run nor listed in NOT_RUN: {command}"
     name = words[3]
-    if "--list" in words or "--show" in words:
+    if {"--list", "--show", "--repeat"} & set(words):  # small already, or as small as what is repeated
         return words[3:]
     small = list(SMALL["replay" if "--replay" in words else name])
     if "--instruction" in words:  # the sentence decides the kind

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from vla.stats import compare_pairs, rate_of, wilson
+from vla.stats import compare_pairs, holm, mcnemar_exact, mean_difference, rate_of, t_quantile, wilson
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,71 @@ def test_compare_pairs_of_equals_and_its_mirror():
     assert ahead.high <= 1
     with pytest.raises(ValueError, match="same, non-zero length"):
         compare_pairs([True], [])
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [
+        (0, 0, 1.0),
+        (5, 5, 1.0),
+        (6, 0, 2 / 2**6),
+        (1, 9, 22 / 2**10),
+        # The binomial table for n = 20: P(X <= 5) = 0.0207, P(X <= 6) = 0.0577.
+        (5, 15, 2 * 0.0207),
+        (14, 6, 2 * 0.0577),
+    ],
+)
+def test_mcnemar_exact_is_the_binomial_table(only_first, only_second, p):
+    assert mcnemar_exact(only_first, only_second) == pytest.approx(p, abs=2e-4)
+    assert mcnemar_exact(only_first, only_second) == mcnemar_exact(only_second, only_first)
+
+
+def test_the_paired_interval_gives_a_published_value():
+    # Approval of the prime minister, asked twice: Agresti, Categorical Data Analysis, 2nd edition, section 10.1.1:
+    # -0.04, standard error 0.0095, so -0.06 to -0.02; McNemar's z squared is 17.36 (p = 0.00003).
+    first = [True] * 794 + [True] * 86 + [False] * 150 + [False] * 570
+    second = [True] * 794 + [False] * 86 + [True] * 150 + [False] * 570
+    paired = compare_pairs(first, second)
+    assert paired.difference == pytest.approx(-0.04)
+    assert (paired.low, paired.high) == (pytest.approx(-0.0587, abs=2e-4), pytest.approx(-0.0213, abs=2e-4))
+    assert 1e-5 < paired.p_value < 6e-5
+
+
+def test_the_paired_interval_covers_the_truth_as_often_as_it_says():
+    # Every split of 30 pairs, weighed by its chance, where 25 % only the first solves and 10 % only the second.
+    n, b_share, c_share = 30, 0.25, 0.10
+    covered = 0.0
+    for b in range(n + 1):
+        for c in range(n + 1 - b):
+            ways = math.comb(n, b) * math.comb(n - b, c)
+            chance = ways * b_share**b * c_share**c * (1 - b_share - c_share) ** (n - b - c)
+            paired = compare_pairs([True] * b + [False] * (n - b), [False] * b + [True] * c + [False] * (n - b - c))
+            covered += chance * (paired.low <= b_share - c_share <= paired.high)
+    assert 0.94 < covered < 0.98
+
+
+@pytest.mark.parametrize(
+    ("degrees", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (99, 1.984)]
+)
+def test_t_quantile_is_students_table(degrees, t):
+    assert t_quantile(degrees) == pytest.approx(t, abs=5e-4)
+
+
+def test_mean_difference_is_students_paired_interval():
+    # Student's own example (1908): hours of sleep gained with two drugs, ten patients.
+    # R: t.test(extra ~ group, sleep, paired = TRUE) gives -1.58, interval -2.4599 to -0.7001.
+    first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+    second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    found = mean_difference(first, second)
+    assert found.difference == pytest.approx(-1.58)
+    assert (found.low, found.high) == (pytest.approx(-2.4599, abs=1e-4), pytest.approx(-0.7001, abs=1e-4))
+    same = mean_difference([0.5, 0.1], [0.5, 0.1])
+    assert (same.difference, same.low, same.high, same.n) == (0.0, None, None, 2)
+    with pytest.raises(ValueError, match="same, non-zero length"):
+        mean_difference([], [])
+
+
+def test_holm_allows_for_several_comparisons():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -1,4 +1,4 @@
-"""The command line: ``vla record``, ``vla train``, ``vla eval``, ``vla doctor``.
+"""The command line: ``vla record``, ``vla train``, ``vla eval``, ``vla compare``, ``vla doctor``.
 
 Each subcommand is a file in ``vla/commands``; only the one that is asked for is imported, so that help is instant.
 """
@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "record": "record demonstrations by an env's expert into a LeRobot dataset, or replay them",
     "train": "train an agent from a recipe and a recorded dataset",
     "eval": "measure an agent in a simulated env",
+    "compare": "compare evaluations, paired on the same episodes",
     "doctor": "check this machine: Python, torch, rendering, video, the shipped agents",
 }
 
@@ -29,6 +30,7 @@ examples:
   vla eval --env tidy_desk --instruction "put the red pen in the tray"
   vla record --env tidy_desk --episodes 500 --out data/tidy_desk   record demonstrations
   vla train tidy_desk_flow                                         train an agent on them
+  vla compare runs/eval_tidy_desk runs/eval_mine                   how two evaluations differ
   vla doctor                                                       check this machine
 
 Every command has examples of its own: vla COMMAND --help

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vla.checks import run_checks
+from vla.comparable import require_shared
+from vla.compare import compare_shared
 from vla.contracts import VlaError, episode_seed
 from vla.provenance import write_atomically
 from vla.registry import load_env
-from vla.results import as_json, compare, read_results, summarise
+from vla.results import as_json, read_results, summarise
 from vla.rollout import Actor, EpisodeRequest, EpisodeResult, RolloutInterrupted, Timing, run_episodes
 
 
@@ -33,6 +35,7 @@ class EvalConfig:
         execute: steps of each chunk to play, None for the agent's own.
         videos: how many episodes to show: half successes, half failures, as far as there are any.
         check: episodes for each of the checks in ``vla.checks``; 0 leaves them out.
+        agent: what names the agent, as ``vla eval --agent`` takes it; None for the one that ships. Noted only.
     """
 
     env: str
@@ -48,6 +51,7 @@ class EvalConfig:
     execute: int | None = None
     videos: int = 6
     check: int = 0
+    agent: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("workers", 1), ("slots", 1), ("videos", 0), ("check", 0)):
@@ -97,11 +101,14 @@ def evaluate(
     Raises:
         RolloutInterrupted: a worker died, or Ctrl-C. What was finished is in ``results.json``, marked ``interrupted``
             unless it was the checks alone that were cut short.
-        VlaError: ``out`` can't be written, agent and env do not fit, or the env refused an option.
+        VlaError: ``against`` holds other episodes, ``out`` can't be written, agent and env do not fit, or the env
+            refused an option.
     """
     _require_writable(out)
     earlier = read_results(against) if against is not None else None
     requests, timing = config.requests(), Timing()
+    if earlier is not None:  # told now, not after an hour of playing
+        require_shared(asdict(config), [request.seed for request in requests], earlier, str(against))
 
     def play(episodes: Sequence[EpisodeRequest], **more: Any) -> list[EpisodeResult]:
         return run_episodes(
@@ -128,10 +135,11 @@ def evaluate(
         message = f"{error}; they are in {out / 'results.json'}"
         raise RolloutInterrupted(message, error.results, error.by_user) from error
     summary = summarise(config, agent, results, timing, command)
-    if earlier is not None:
-        summary["against"] = compare(summary, earlier)
     shown = _choose_videos(results, config.videos)
     _write(out, summary, shown)
+    if earlier is not None:
+        summary["against"] = compare_shared(summary, earlier)
+        _write(out, summary, shown)
     if config.check:
         if on_stage:
             on_stage("checking that it sees and reads", 3 * min(config.check, len(requests)))

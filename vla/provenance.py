@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
@@ -20,6 +22,46 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_sha256(module: str) -> str | None:
+    """The SHA-256 of a module's code, in hexadecimal: of its file and of the files that it imports from its package.
+
+    It tells whether an env's own code has changed, whatever else the commit changed. Nothing is imported. None where
+    there is no source.
+    """
+    package = module.partition(".")[0]
+    found = importlib.util.find_spec(package)
+    if found is None:
+        return None
+    folder = Path(found.submodule_search_locations[0]) if found.submodule_search_locations else None
+    files: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = _source_file(name, folder, found.origin)
+        if name in files or file is None:
+            continue
+        files[name] = file.read_bytes()
+        for node in ast.walk(ast.parse(files[name])):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names if alias.name.partition(".")[0] == package]
+            elif isinstance(node, ast.ImportFrom):
+                inside = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+                parts = inside[: len(inside) + 1 - node.level] if node.level else []
+                base = ".".join([*parts, *filter(None, [node.module])])
+                if base.partition(".")[0] == package:
+                    # `from package import module` and `from package.module import thing` look alike: try both.
+                    waiting += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return hashlib.sha256(b"".join(n.encode() + files[n] for n in sorted(files))).hexdigest() if files else None
+
+
+def _source_file(name: str, folder: Path | None, origin: str | None) -> Path | None:
+    """The file of a module, given its top-level package's folder, or the file of a package that is a single file."""
+    if folder is None:
+        return Path(origin) if origin and origin.endswith(".py") and "." not in name else None
+    place = folder.joinpath(*name.split(".")[1:])
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -65,8 +107,8 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on; what is not installed is left out."""
-    found = {"python": platform.python_version()}
-    for name in ("vla", "torch", "mujoco", "numpy", "gymnasium", "timm"):
+    found = {"python": platform.python_version(), "vla": vla.__version__}
+    for name in ("torch", "mujoco", "numpy", "gymnasium", "timm"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.provenance import write_atomically
-from vla.report_style import STYLE
+from vla.report_style import bar_row, facts_table, interval, number, page, percent, points, words
 from vla.rollout import EpisodeResult
 
 MOST_VIDEO_BYTES = 12_000_000  # videos beyond this stay in the folder and are only named in the report
@@ -42,13 +42,7 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
         _episodes(summary),
         _origin(summary),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return page(title, parts)
 
 
 def _header(summary: dict[str, Any], title: str) -> str:
@@ -63,11 +57,11 @@ def _header(summary: dict[str, Any], title: str) -> str:
 def _tiles(summary: dict[str, Any]) -> str:
     success, seconds = summary["success"], summary["time_to_success_s"]["median"]
     tiles = [
-        ("success", percent(success["rate"]), f"95 % interval {_interval(success)}", "lead"),
+        ("success", percent(success["rate"]), f"95 % interval {interval(success)}", "lead"),
         ("progress", percent(summary["progress"]["mean"]), "mean share of each task done", ""),
-        ("time to success", _number(seconds, " s"), "median, simulated", ""),
-        ("policy", _number(summary["policy_hz"], " Hz"), "decisions a second, inference alone", ""),
-        ("faster than time", _number(summary["realtime_factor"], "×"), "simulated seconds per second", ""),
+        ("time to success", number(seconds, " s"), "median, simulated", ""),
+        ("policy", number(summary["policy_hz"], " Hz"), "decisions a second, inference alone", ""),
+        ("faster than time", number(summary["realtime_factor"], "×"), "simulated seconds per second", ""),
     ]
     return (
         '<section class="tiles">'
@@ -106,26 +100,11 @@ def _videos(shown: Sequence[EpisodeResult]) -> str:
     )
 
 
-def _bar(rate: dict[str, Any], label: str, note: str = "") -> str:
-    """One row: a name, a bar with its interval as a whisker, and the figures."""
-    left, right, middle = rate["low"] * 100, rate["high"] * 100, rate["rate"] * 100
-    described = f"{label}: {percent(rate['rate'])}, interval {_interval(rate)}, n = {rate['n']}"
-    return (
-        f'<div class="row"><span class="name">{escape(label)}</span>'
-        f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{escape(described)}">'
-        '<rect class="track" x="0" y="1" width="100" height="8"/>'
-        f'<rect class="bar" x="0" y="1" width="{middle:.2f}" height="8"/>'
-        f'<path class="whisker" d="M{left:.2f} 5H{right:.2f}M{left:.2f} 2.5V7.5M{right:.2f} 2.5V7.5"/></svg>'
-        f'<span class="figures"><b>{percent(rate["rate"])}</b> {_interval(rate)} '
-        f"<i>n = {rate['n']}{escape(note)}</i></span></div>"
-    )
-
-
 def _rates(heading: str, groups: dict[str, Any]) -> str:
     if not groups:
         return ""
     rows = [
-        _bar(group["success"], words(name), f", progress {percent(group['progress']['mean'])}")
+        bar_row(group["success"], words(name), f", progress {percent(group['progress']['mean'])}")
         for name, group in groups.items()
     ]
     return f"<section><h2>{escape(heading)}</h2>{''.join(rows)}</section>"
@@ -134,7 +113,7 @@ def _rates(heading: str, groups: dict[str, Any]) -> str:
 def _items(summary: dict[str, Any]) -> str:
     if not summary["per_item"]:
         return ""
-    rows = [_bar(rate, name) for name, rate in summary["per_item"].items()]
+    rows = [bar_row(rate, name) for name, rate in summary["per_item"].items()]
     return (
         "<section><h2>Per item</h2>"
         '<p class="hint">Items that were asked for and ended in their place, whatever became of the rest.</p>'
@@ -182,7 +161,7 @@ def _checks(summary: dict[str, Any]) -> str:
             ("moved_original", "moved the first item"),
         ):
             if key in check and not (name == "swapped_item" and key == "success"):
-                rows.append(_bar(check[key], label))
+                rows.append(bar_row(check[key], label))
         if "skipped" in check:
             rows.append(f"<p>Left out: {escape(check['skipped'])}.</p>")
         blocks.append(
@@ -197,7 +176,7 @@ def _against(summary: dict[str, Any]) -> str:
         return ""
     return (
         f"<section><h2>Against {escape(other['agent'])}</h2><p>On the {other['n']} episodes that both played: "
-        f"<b>{_points(other['difference'])}</b> (95 % interval {_points(other['low'])} to {_points(other['high'])}), "
+        f"<b>{points(other['difference'])}</b> (95 % interval {points(other['low'])} to {points(other['high'])}), "
         f"McNemar p = {other['p_value']:.3f}. Only this agent solved {other['only_this']}, "
         f"only the other {other['only_other']}.</p></section>"
     )
@@ -205,16 +184,16 @@ def _against(summary: dict[str, Any]) -> str:
 
 def _speed(summary: dict[str, Any]) -> str:
     rows = [
-        ("policy decisions a second (batched)", _number(summary["policy_hz"])),
-        ("one decision on one observation", _number(summary["policy_latency_ms"], " ms")),
-        ("env steps a second (physics and cameras)", _number(summary["env_steps_per_s"])),
-        ("simulated seconds per second", _number(summary["realtime_factor"])),
+        ("policy decisions a second (batched)", number(summary["policy_hz"])),
+        ("one decision on one observation", number(summary["policy_latency_ms"], " ms")),
+        ("env steps a second (physics and cameras)", number(summary["env_steps_per_s"])),
+        ("simulated seconds per second", number(summary["realtime_factor"])),
         ("simulated", f"{summary['simulated_s']} s"),
         ("wall time, videos included", f"{summary['wall_s']} s"),
         ("videos", f"{summary['video_s']} s"),
         ("envs side by side, worker processes", f"{summary['slots']}, {summary['workers']}"),
     ]
-    return f"<section><h2>Speed</h2>{_table(rows)}</section>"
+    return f"<section><h2>Speed</h2>{facts_table(rows)}</section>"
 
 
 def _episodes(summary: dict[str, Any]) -> str:
@@ -239,37 +218,13 @@ def _origin(summary: dict[str, Any]) -> str:
         ("policy, recipe", ", ".join(filter(None, (summary["policy"], str(summary["recipe"] or ""))))),
         ("steps played of each chunk", str(summary["execute"])),
         ("machine", ", ".join(f"{name} {value}" for name, value in machine.items() if value is not None)),
-        ("commit", summary["commit"] or "not from a checkout"),
+        ("data that it was trained on", summary["data_hash"] or "not known"),
+        (
+            "commit",
+            (summary["commit"] or "not from a checkout") + (", files changed since" if summary["dirty"] else ""),
+        ),
         ("versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]
     command = f"<pre><code>{escape(summary['command'])}</code></pre>" if summary["command"] else ""
-    return f"<section><h2>To repeat it</h2>{command}{_table(rows)}</section>"
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
-    return f'<table class="facts">{cells}</table>'
-
-
-def words(name: str) -> str:
-    """A key of the results as a reader would say it."""
-    return {"en": "English", "zh": "Chinese"}.get(name, name.replace("_", " "))
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage; a dash where there is none."""
-    return "–" if share is None else f"{share * 100:.1f} %".replace(".0 %", " %")
-
-
-def _points(difference: float) -> str:
-    return f"{difference * 100:+.1f} points"
-
-
-def _interval(rate: dict[str, Any]) -> str:
-    return f"{rate['low'] * 100:.0f}–{rate['high'] * 100:.0f} %"
-
-
-def _number(value: float | None, unit: str = "") -> str:
-    if value is None:
-        return "–"
-    return f"{value:.0f}{unit}" if abs(value) >= 100 else f"{value:.1f}{unit}"
+    repeat = "<code>vla eval --repeat results.json</code>, in this folder, plays the episodes again and compares."
+    return f'<section><h2>To repeat it</h2><p class="hint">{repeat}</p>{command}{facts_table(rows)}</section>'

@@ -1,4 +1,13 @@
-"""The report's style sheet: no font, script or image from anywhere else, dark or light as the reader's system is."""
+"""What the HTML pages share: the style sheet and the pieces of a page.
+
+No font, script or image from anywhere else; dark or light as the reader's system is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
 
 STYLE = """
 :root {
@@ -54,3 +63,67 @@ summary { cursor: pointer; font-weight: 600; } .scroll { overflow-x: auto; margi
 pre { margin: 0 0 .8rem; padding: .8rem 1rem; overflow-x: auto; background: var(--bar-soft); border-radius: 8px; }
 @media (max-width: 700px) { .row { grid-template-columns: 1fr; gap: .1rem; } .facts th { width: auto; } }
 """
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """One self-contained HTML document; empty parts are left out."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def bar_row(rate: dict[str, Any], label: str, note: str = "") -> str:
+    """One row: a name, a bar with its interval as a whisker, and the figures."""
+    left, right, middle = rate["low"] * 100, rate["high"] * 100, rate["rate"] * 100
+    described = f"{label}: {percent(rate['rate'])}, interval {interval(rate)}, n = {rate['n']}"
+    return (
+        f'<div class="row"><span class="name">{escape(label)}</span>'
+        f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{escape(described)}">'
+        '<rect class="track" x="0" y="1" width="100" height="8"/>'
+        f'<rect class="bar" x="0" y="1" width="{middle:.2f}" height="8"/>'
+        f'<path class="whisker" d="M{left:.2f} 5H{right:.2f}M{left:.2f} 2.5V7.5M{right:.2f} 2.5V7.5"/></svg>'
+        f'<span class="figures"><b>{percent(rate["rate"])}</b> {interval(rate)} '
+        f"<i>n = {rate['n']}{escape(note)}</i></span></div>"
+    )
+
+
+def facts_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values, one pair a line."""
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+    return f'<table class="facts">{cells}</table>'
+
+
+def words(name: str) -> str:
+    """A key of the results as a reader would say it."""
+    return {"en": "English", "zh": "Chinese"}.get(name, name.replace("_", " "))
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage; a dash where there is none."""
+    return "–" if share is None else f"{share * 100:.1f} %".replace(".0 %", " %")
+
+
+def points(difference: float | None) -> str:
+    """A difference of two shares in percentage points, with its sign; a dash where there is none."""
+    return "–" if difference is None else f"{difference * 100:+.1f} points"
+
+
+def interval(rate: dict[str, Any]) -> str:
+    """A rate's interval in per cent."""
+    return f"{rate['low'] * 100:.0f}–{rate['high'] * 100:.0f} %"
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """A number with as many places as matter; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}{unit}" if abs(value) >= 100 else f"{value:.1f}{unit}"
+
+
+def p_text(p_value: float) -> str:
+    """A p value with four places."""
+    return "< 0.0001" if p_value < 0.0001 else f"{p_value:.4f}"

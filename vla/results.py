@@ -1,17 +1,20 @@
-"""What a run of episodes amounts to: the content of ``results.json``, and the comparison of two of them."""
+"""What a run of episodes amounts to: the content of ``results.json``, written and read."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.contracts import VlaError
-from vla.provenance import commit, machine, versions
+from vla.provenance import commit, machine, source_sha256, versions
+from vla.registry import load_env
 from vla.rollout import Actor, EpisodeResult, Timing
-from vla.stats import compare_pairs, rate_of
+from vla.stats import rate_of
 
 if TYPE_CHECKING:
     from vla.evaluate import EvalConfig
@@ -26,12 +29,14 @@ def summarise(
     provenance = getattr(agent, "provenance", {}) or {}
     dt = agent.spec.dt
     busy = timing.policy_s + timing.env_s
+    at = commit()
     times = [result.time_to_success_s for result in results if result.time_to_success_s is not None]
     return {
         "format_version": FORMAT_VERSION,
         "env": config.env,
         "agent": agent.name,
-        "agent_hash": getattr(agent, "hash", "")[:16] or None,
+        **agent_hashes(agent),
+        "data_hash": provenance.get("data"),
         "policy": getattr(agent, "policy_name", type(agent).__name__),
         "recipe": _recipe_name(provenance),
         "episodes": len(results),
@@ -41,6 +46,9 @@ def summarise(
         "execute": config.execute or getattr(agent, "execute", None) or 8,
         "slots": config.slots,
         "workers": config.workers,
+        "settings": asdict(config),
+        "env_spec": None if timing.spec is None else timing.spec.to_dict(),
+        "env_code_hash": env_code_hash(config.env),
         "success": rate_of([result.success for result in results]).to_dict(),
         "progress": {"mean": _mean([result.progress for result in results])},
         "by": {name: _by(results, name) for name in ("kind", "language", "category")},
@@ -57,11 +65,30 @@ def summarise(
         "wall_s": round(timing.wall_s, 2),
         "command": command,
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "commit": commit(),
+        "commit": at,
+        "dirty": None if at is None else at.endswith("+"),
         "machine": machine(),
         "versions": versions(),
         "episodes_detail": [_detail(result) for result in results],
     }
+
+
+def agent_hashes(agent: Actor) -> dict[str, str | None]:
+    """What tells agents apart: hashes of the weights and of what they do not hold, the policy's name and settings.
+
+    None for an agent that has no weights, or no settings.
+    """
+    config, settings = getattr(agent, "config", None), None
+    if is_dataclass(config) and not isinstance(config, type):
+        text = json.dumps([getattr(agent, "policy_name", None), asdict(config)], sort_keys=True, default=str)
+        settings = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"agent_hash": getattr(agent, "hash", "")[:16] or None, "agent_config_hash": settings}
+
+
+def env_code_hash(env: str) -> str | None:
+    """Hash of the env's own code, whatever else a commit changed; None where there is no source."""
+    found = source_sha256(load_env(env).__module__)
+    return found and found[:16]
 
 
 def _recipe_name(provenance: dict[str, Any]) -> str | None:
@@ -118,44 +145,63 @@ def _mean_terms(results: Sequence[EpisodeResult]) -> dict[str, float]:
     return {name: _mean([r.reward_terms[name] for r in results if name in r.reward_terms]) or 0.0 for name in names}
 
 
-def compare(summary: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """Compare two runs' episodes on the seeds that they share, paired.
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a ``results.json``, given it or its folder.
 
     Raises:
-        VlaError: if the two runs share no episode of the same seed and instruction.
+        VlaError: there is none, it is damaged, or it is of another format.
     """
-    theirs = {(e["seed"], e["instruction"]): e["success"] for e in earlier["episodes_detail"]}
-    ours = {(e["seed"], e["instruction"]): e["success"] for e in summary["episodes_detail"]}
-    shared = [key for key in ours if key in theirs]
-    if not shared:
-        raise VlaError(
-            f"the two runs share no episode: this one has --seed {summary['seed']} --split {summary['split']}, "
-            f"the other --seed {earlier['seed']} --split {earlier['split']}"
-        )
-    paired = compare_pairs([ours[key] for key in shared], [theirs[key] for key in shared])
-    return {
-        "agent": earlier["agent"],
-        "agent_hash": earlier.get("agent_hash"),
-        "difference": round(paired.difference, 4),
-        "low": round(paired.low, 4),
-        "high": round(paired.high, 4),
-        "p_value": round(paired.p_value, 4),
-        "only_this": paired.only_first,
-        "only_other": paired.only_second,
-        "n": paired.n,
-    }
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Read a ``results.json``, given it or its folder. Raises VlaError where there is none."""
     file = path / "results.json" if path.is_dir() else path
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        if not data["episodes_detail"]:
-            raise KeyError("episodes_detail")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VlaError(f"{file} is no results.json of vla eval ({type(error).__name__}: {error})") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise VlaError(f"there is no {file}: name a folder that vla eval wrote, or its results.json") from error
+    except ValueError as error:
+        raise VlaError(f"{file} is damaged, or no results.json of vla eval: {error}") from error
+    version = data.get("format_version", FORMAT_VERSION) if isinstance(data, dict) else FORMAT_VERSION
+    if version != FORMAT_VERSION:
+        raise VlaError(f"{file} has format {version}; this version reads {FORMAT_VERSION}")
+    problem = _problem(data)
+    if problem:
+        raise VlaError(f"{file} is no results.json of vla eval: {problem}")
     return data
+
+
+# What is read of a summary and of each of its episodes, with the types that it may have.
+_SUMMARY: dict[str, Any] = {"env": str, "agent": str, "seed": int, "split": str, "episodes_detail": list}
+_EPISODE: dict[str, Any] = {
+    "index": int,
+    "seed": int,
+    "instruction": str,
+    "language": str,
+    "kind": str,
+    "category": str,
+    "success": bool,
+    "progress": (int, float),
+    "steps": int,
+    "items": list,
+}
+
+
+def _problem(data: Any) -> str | None:
+    """What keeps this from being the content of a ``results.json``; None if nothing does."""
+    if not isinstance(data, dict):
+        return f"it holds {type(data).__name__}, not an object"
+    for name, kind in _SUMMARY.items():
+        if not isinstance(data.get(name), kind):
+            return f"'{name}' is missing or no {kind.__name__}"
+    for name in ("settings", "env_spec", "versions", "machine"):
+        if not isinstance(data.get(name), dict | None):
+            return f"'{name}' is no object"
+    if not data["episodes_detail"]:
+        return "'episodes_detail' is empty"
+    for place, episode in enumerate(data["episodes_detail"]):
+        for name, kind in _EPISODE.items():
+            if not isinstance(episode, dict) or not isinstance(episode.get(name), kind):
+                return f"'{name}' of episode {place} is missing or wrong"
+        if not all(isinstance(item, dict) and {"name", "asked", "placed"} <= set(item) for item in episode["items"]):
+            return f"'items' of episode {place} is wrong"
+    return None
 
 
 def _latency_ms(agent: Actor, timing: Timing, repeats: int = 10) -> float | None:

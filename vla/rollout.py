@@ -55,6 +55,7 @@ class Timing:
         video_s: drawing and encoding videos.
         wall_s: the whole run.
         sample: the first observation, e.g. to time a single decision.
+        spec: the spec of the env that was played.
     """
 
     decisions: int = 0
@@ -64,6 +65,7 @@ class Timing:
     video_s: float = 0.0
     wall_s: float = 0.0
     sample: Observation | None = None
+    spec: EnvSpec | None = None
 
 
 class RolloutInterrupted(VlaError):
@@ -147,6 +149,7 @@ def run_episodes(
     with SlotPool(factory, slots, workers) as pool:
         try:
             spec = pool.call({0: ("spec",)})[0]
+            timing.spec = spec
             agent.spec.require(spec, f"agent {agent.name}", f"env {env_name}")
             timer = time.perf_counter()
             starts = pool.call({slot: ("begin", waiting[slot].pop(0)) for slot in range(slots)})

@@ -74,6 +74,21 @@ class Comparison:
     n: int
 
 
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """McNemar's test in its exact, two-sided form: how often a fair coin splits the pairs at least as unevenly.
+
+    Pairs with the same outcome say nothing about the difference and do not count (McNemar 1947). No pair that
+    differs gives 1.
+
+    Args:
+        only_first: pairs in which only the first run succeeded.
+        only_second: pairs in which only the second did.
+    """
+    split = only_first + only_second
+    tail = sum(math.comb(split, k) for k in range(min(only_first, only_second) + 1)) / 2**split
+    return min(1.0, 2 * tail)
+
+
 def compare_pairs(first: Sequence[bool], second: Sequence[bool], z: float = 1.96) -> Comparison:
     """Compare two runs episode by episode; shared luck (an easy layout) cancels out.
 
@@ -88,8 +103,6 @@ def compare_pairs(first: Sequence[bool], second: Sequence[bool], z: float = 1.96
     n = len(first)
     only_first = sum(bool(a) and not b for a, b in zip(first, second, strict=True))
     only_second = sum(bool(b) and not a for a, b in zip(first, second, strict=True))
-    split = only_first + only_second
-    tail = sum(math.comb(split, k) for k in range(min(only_first, only_second) + 1)) / 2**split
     b, c, total = only_first + 0.5, only_second + 0.5, n + 2
     middle = (b - c) / total
     spread = z * math.sqrt(b + c - (b - c) ** 2 / total) / total
@@ -97,8 +110,84 @@ def compare_pairs(first: Sequence[bool], second: Sequence[bool], z: float = 1.96
         (only_first - only_second) / n,
         max(-1.0, middle - spread),
         min(1.0, middle + spread),
-        min(1.0, 2 * tail),
+        mcnemar_exact(only_first, only_second),
         only_first,
         only_second,
         n,
     )
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """The mean difference of paired values, with its interval.
+
+    Attributes:
+        difference: mean of first minus second.
+        low: lower end of the 95 % interval; None where the differences do not vary, and so give no interval.
+        high: upper end, or None.
+        n: pairs.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def mean_difference(first: Sequence[float], second: Sequence[float]) -> MeanDifference:
+    """Compare two runs' values (say, shares of items placed) episode by episode: Student's paired t interval.
+
+    Raises:
+        ValueError: if the lengths differ or are zero.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"two runs of the same, non-zero length are needed, not {len(first)} and {len(second)}")
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    n = len(differences)
+    mean = math.fsum(differences) / n
+    squares = math.fsum((d - mean) ** 2 for d in differences)
+    if n < 2 or squares < 1e-18:
+        return MeanDifference(mean, None, None, n)
+    half = t_quantile(n - 1) * math.sqrt(squares / (n - 1) / n)
+    return MeanDifference(mean, mean - half, mean + half, n)
+
+
+def t_quantile(degrees: int, inside: float = 0.95) -> float:
+    """The t with the share ``inside`` of Student's distribution between -t and t, found by bisection.
+
+    The share between -t and t is the finite series for whole degrees of freedom in Abramowitz and Stegun, 26.7.3
+    and 26.7.4.
+
+    Raises:
+        ValueError: unless degrees >= 1 and 0 < inside < 1.
+    """
+    if degrees < 1 or not 0 < inside < 1:
+        raise ValueError(f"degrees must be at least 1 and inside between 0 and 1, not {degrees} and {inside}")
+    low, high = 0.0, 1.0
+    while _t_inside(high, degrees) < inside:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_inside(middle, degrees) < inside else (low, middle)
+    return (low + high) / 2
+
+
+def _t_inside(t: float, degrees: int) -> float:
+    angle = math.atan(t / math.sqrt(degrees))
+    cosine, odd = math.cos(angle), degrees % 2
+    term = cosine if odd else 1.0
+    total = 0.0 if degrees == 1 else term
+    for k in range(2 + odd, degrees - 1, 2):
+        term *= cosine * cosine * (k - 1) / k
+        total += term
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values that allow for there being several of them (Holm 1979), in the order given; each from 0 to 1."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = largest
+    return adjusted

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vla.evaluate import EvalConfig
+
 HELP = "measure an agent in a simulated env"
 
 EPILOG = """examples:
@@ -22,10 +24,14 @@ EPILOG = """examples:
   vla eval --env tidy_desk --instruction "请整理桌面" --items 5
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
   vla eval --env tidy_desk --check                      does it truly see and read?
+  vla eval --repeat runs/eval_tidy_desk/results.json    play the same again: does each episode come out the same?
 
 The results are in the folder --out: results.json, report.html and videos/*.mp4.
 Evaluation seeds never meet training seeds. The exit code is 0 if the evaluation ran, however well the agent did.
 """
+
+INTERRUPTED = 130
+REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--env", required=True, metavar="NAME", help="the env, e.g. tidy_desk, or package.module:Class")
+    add("--env", metavar="NAME", help="the env, e.g. tidy_desk, or package.module:Class")
     add("--agent", metavar="PATH|NAME", help="an agent's folder or name (default: the agent that ships for the env)")
     add("--episodes", type=int, default=50, metavar="N", help="how many episodes (default: 50)")
     add("--seed", type=int, default=0, metavar="N", help="chooses the episodes (default: 0)")
@@ -48,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--execute", type=int, metavar="N", help="steps to play of each chunk (default: the agent's)")
     add("--slots", type=int, default=8, metavar="N", help="episodes side by side: the policy's batch (default: 8)")
     add("--against", type=Path, metavar="DIR", help="another run's results to compare with, paired by episode")
+    add("--repeat", type=Path, metavar="FILE", help="repeat the evaluation of this results.json, with its settings")
     add(
         "--check",
         type=int,
@@ -65,12 +72,15 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     from vla import registry
     from vla.contracts import VlaError
-    from vla.evaluate import EvalConfig, evaluate
+    from vla.evaluate import EvalConfig
     from vla.parallel import available_cpus
-    from vla.rollout import RolloutInterrupted
 
     if extra:
         raise VlaError(f"vla eval takes no '{extra[0]}'; see vla eval --help")
+    if args.repeat is not None:
+        return _repeat(args)
+    if args.env is None:
+        raise VlaError("which env? Name it, e.g. --env tidy_desk; or repeat an evaluation with --repeat results.json")
     config = EvalConfig(
         env=args.env,
         episodes=args.episodes,
@@ -85,45 +95,104 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         execute=args.execute,
         videos=args.videos,
         check=args.check,
+        agent=args.agent,
     )
     registry.load_env(args.env)  # an unknown name is told before an agent is loaded
     out = args.out or Path("runs") / f"eval_{args.env.replace(':', '_').replace('/', '_')}"
     console = Console()
-    agent = _load_agent(args)
+    summary = _evaluate(console, config, _load_agent(args.agent, args.env), out, args)
+    if summary is None:
+        return INTERRUPTED
+    print_table(console, summary)
+    console.print(f"\nreport: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _evaluate(
+    console: Console, config: EvalConfig, agent: Any, out: Path, args: argparse.Namespace
+) -> dict[str, Any] | None:
+    """Evaluate under a progress bar. Returns the content of ``results.json``, or None after Ctrl-C."""
+    from vla.evaluate import evaluate
+    from vla.rollout import RolloutInterrupted
+
     try:
         with _Progress(console) as progress:
-            summary = evaluate(
+            return evaluate(
                 config, agent, out, command_line(args), progress.on_episode, progress.on_stage, against=args.against
             )
     except RolloutInterrupted as error:
         if not error.by_user:
             raise
         print(f"vla: {error}", file=sys.stderr)
-        return 130
+        return None
+
+
+def _repeat(args: argparse.Namespace) -> int:
+    """Repeat a recorded evaluation, and tell which episodes came out the same. Returns 0 if it ran."""
+    from rich.console import Console
+
+    from vla.contracts import VlaError
+    from vla.provenance import write_atomically
+    from vla.repeat import compare_episodes, read_recording, require_same
+    from vla.results import as_json
+
+    given = [action for action in _parser()._actions if getattr(args, action.dest, None) != action.default]
+    refused = [
+        action.option_strings[-1] for action in given if action.dest not in REPEAT_TAKES and action.dest != "help"
+    ]
+    if refused:
+        takes = ", ".join(f"--{name}" for name in REPEAT_TAKES[1:])
+        raise VlaError(f"--repeat takes the settings of the file: leave out {refused[0]} (it goes with {takes})")
+    recording = read_recording(args.repeat, args.workers)
+    folder = (args.repeat if args.repeat.is_dir() else args.repeat.parent).resolve()
+    out = args.out or Path("runs") / f"repeat_{folder.name}"
+    if out.resolve() == folder:
+        raise VlaError(f"--out {out} holds what is to be repeated: choose another folder")
+    try:
+        agent = _load_agent(args.agent or recording.config.agent, recording.config.env, recording.torch_threads)
+    except VlaError as error:
+        raise VlaError(f"{error}. Say with --agent where the recorded agent is now") from error
+    console = Console()
+    for text in require_same(recording, agent, args.env):
+        console.print(f"note: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    summary = _evaluate(console, recording.config, agent, out, args)
+    if summary is None:
+        return INTERRUPTED
+    found = compare_episodes(recording.data, summary)
+    summary["repeat"] = {"of": recording.label, **found}
+    write_atomically(out / "results.json", as_json(summary))
     print_table(console, summary)
-    console.print(f"\nreport: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"\n{found['same']} of {found['episodes']} episodes came out the same", style="bold", highlight=False)
+    for episode in found["differing"]:
+        changes = "; ".join(f"{name} {then} / {now}" for name, (then, now) in episode["changes"].items())
+        text = f"  episode {episode['index']}, seed {episode['seed']} (recorded / now): {changes}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
 
 
-def _load_agent(args: argparse.Namespace) -> Any:
+def _load_agent(name: str | None, env: str, threads: int | None = None) -> Any:
+    """The agent called ``name``, or the one that ships for the env; torch gets as many ``threads``, or all CPUs."""
     import torch
 
     from vla.agent import load
     from vla.parallel import available_cpus
     from vla.paths import shipped_agent
 
-    torch.set_num_threads(available_cpus())  # the workers wait while the policy thinks
-    if not args.agent:
-        return load(shipped_agent(args.env))
-    return load(args.agent)
+    torch.set_num_threads(threads or available_cpus())  # the workers wait while the policy thinks
+    return load(name or shipped_agent(env))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser
 
 
 def command_line(args: argparse.Namespace) -> str:
     """The command that gives the same figures: every option that differs from its default."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
     words = ["vla", "eval"]
-    for action in parser._actions:
+    for action in _parser()._actions:
         value = getattr(args, action.dest, None)
         if value is not None and value != action.default:
             words += [action.option_strings[-1], str(value)]
@@ -170,7 +239,7 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
     """The figures on the terminal."""
     from rich.table import Table
 
-    from vla.report import percent, words
+    from vla.report_style import percent, words
 
     table = Table(title=f"{summary['agent']} on {summary['env']}, {summary['split']}", title_justify="left")
     for title in ("", "success", "95 % interval", "progress", "episodes"):
