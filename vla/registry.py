@@ -7,6 +7,9 @@
 | recipe | ``configs/`` | ``def recipe()`` | ``package.module:function`` |
 
 Files without that line hold shared code. Listing reads the text and imports nothing.
+
+``NAME:ARGUMENT`` with the name of an env in ``envs/`` hands the argument to the env, e.g. ``metaworld:reach-v3``: to
+the constructor's parameter that its class names in a line ``ARGUMENT = "task"``.
 """
 
 from __future__ import annotations
@@ -49,16 +52,35 @@ def names(kind: str) -> list[str]:
 
 
 def load_env(name: str) -> type:
-    """The env class called ``name``, or ``package.module:Class``.
+    """The env class called ``name`` or ``NAME:ARGUMENT``, or ``package.module:Class``.
 
-    Raises UnknownNameError for a name that is not there, VlaError for a module that lacks what it should have.
+    Raises UnknownNameError for a name that is not there, VlaError for a module that lacks what it should have and for
+    an argument to an env that takes none.
     """
-    return _load_class("env", name)
+    base, argument = split_argument(name)
+    found = _load_class("env", base)
+    if argument is not None and not hasattr(found, "ARGUMENT"):
+        raise VlaError(f"the env '{base}' takes no argument, so '{name}' means nothing; write '{base}'")
+    return found
 
 
 def make_env(name: str, **kwargs: Any) -> Env:
-    """Make the env called ``name``; ``kwargs`` go to its constructor."""
-    return load_env(name)(**kwargs)
+    """Make the env called ``name`` or ``NAME:ARGUMENT``; ``kwargs`` go to its constructor.
+
+    Raises what ``load_env`` and the constructor raise, and VlaError where ``kwargs`` contradict the argument.
+    """
+    found, argument = load_env(name), split_argument(name)[1]
+    if argument is not None:
+        parameter = found.ARGUMENT  # type: ignore[attr-defined]
+        if kwargs.setdefault(parameter, argument) != argument:
+            raise VlaError(f"the env '{name}' was also given {parameter}='{kwargs[parameter]}'; give one of the two")
+    return found(**kwargs)
+
+
+def split_argument(name: str) -> tuple[str, str | None]:
+    """An env's name and its argument, e.g. ``("metaworld", "reach-v3")``; None where it has none or is from outside."""
+    base, colon, argument = name.partition(":")
+    return (base, argument) if colon and base in names("env") else (name, None)
 
 
 def load_policy(name: str) -> type:
