@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from envs.metaworld import CAMERA, MetaWorld
 from envs.metaworld_tasks import INSTRUCTIONS, TASKS, TIERS, instruction_of, tier_of
 from vla import registry
 from vla.contracts import MissingExtraError, VlaError, episode_seed
+from vla.dataset import Recorded
+from vla.record import RecordSettings, record
+from vla.replay import replay
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("metaworld") is None, reason="metaworld is not installed: uv sync --extra metaworld"
@@ -255,6 +260,20 @@ def test_bad_arguments_say_what_is_wrong() -> None:
             MetaWorld(**{name: value})
     with pytest.raises(VlaError, match="call reset"):
         MetaWorld().play(np.zeros(4))
+
+
+@needs_package
+def test_recording_goes_round_the_tasks_and_replays(tmp_path: Path, blind: None) -> None:
+    options = {"cameras_px": 16, "fresh": True}
+    settings = RecordSettings("metaworld:hard", tmp_path, 2, video_format="images", workers=1, env_options=options)
+    summary = record(settings, show=False)
+    assert summary.kept == 2
+    recorded = Recorded.open(tmp_path)
+    assert len({facts["category"] for facts in recorded.episodes}) == 2
+    assert recorded.spec.dt == 0.0125 and recorded.spec.cameras[0].width == 16
+    assert all(row["same"] for row in replay(tmp_path))
+    with pytest.raises(VlaError, match="--noise moves what the spec lists as relative"):
+        record(replace(settings, noise=0.1), show=False)
 
 
 @needs_package

@@ -119,6 +119,16 @@ def test_an_argument_goes_to_the_env(tree: Path) -> None:
         registry.make_env("desk:reach")
 
 
+def test_options_for_the_env_are_read_and_checked(tree: Path) -> None:
+    options = registry.env_options(["px=7", "fresh=true", "render=fast"])
+    assert options == {"px": 7, "fresh": True, "render": "fast"}
+    assert registry.env_options(None) == {}
+    with pytest.raises(VlaError, match=r"takes NAME=VALUE.* and not 'px'"):
+        registry.env_options(["px"])
+    with pytest.raises(VlaError, match=r"the env 'desk' has no option 'fresh'; it has px$"):
+        registry.make_env("desk", fresh=True)
+
+
 def test_agents_and_folders_are_found(tree: Path) -> None:
     assert paths.shipped_agent("desk") == tree / "assets/agents/desk"
     for wrong in ("kitchen", "../agents/desk", ""):

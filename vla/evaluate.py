@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class EvalConfig:
         execute: steps of each chunk to play, None for the agent's own.
         videos: how many episodes to show: half successes, half failures, as far as there are any.
         check: episodes for each of the checks in ``vla.checks``; 0 leaves them out.
+        env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
     """
 
     env: str
@@ -48,6 +49,7 @@ class EvalConfig:
     execute: int | None = None
     videos: int = 6
     check: int = 0
+    env_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("workers", 1), ("slots", 1), ("videos", 0), ("check", 0)):
@@ -112,6 +114,7 @@ def evaluate(
             config.slots,
             config.execute,
             on_episode=on_episode,
+            env_options=config.env_options,
             **more,
         )
 

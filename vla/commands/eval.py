@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--videos", type=int, default=6, metavar="N", help="episodes to film and show (default: 6)")
     add("--execute", type=int, metavar="N", help="steps to play of each chunk (default: the agent's)")
     add("--slots", type=int, default=8, metavar="N", help="episodes side by side: the policy's batch (default: 8)")
+    add("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224; may be repeated")
     add("--against", type=Path, metavar="DIR", help="another run's results to compare with, paired by episode")
     add(
         "--check",
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         execute=args.execute,
         videos=args.videos,
         check=args.check,
+        env_options=registry.env_options(args.env_option),
     )
     registry.load_env(args.env)  # an unknown name is told before an agent is loaded
     out = args.out or Path("runs") / f"eval_{args.env.replace(':', '_').replace('/', '_')}"
@@ -111,10 +113,11 @@ def _load_agent(args: argparse.Namespace) -> Any:
     from vla.agent import load
     from vla.parallel import available_cpus
     from vla.paths import shipped_agent
+    from vla.registry import split_argument
 
     torch.set_num_threads(available_cpus())  # the workers wait while the policy thinks
     if not args.agent:
-        return load(shipped_agent(args.env))
+        return load(shipped_agent(split_argument(args.env)[0]))
     run = Path(args.agent)
     if (run / "agent" / "agent.json").is_file() and not (run / "agent.json").is_file():
         agent = load(run / "agent")  # the folder of a training run, which holds its agent
@@ -131,7 +134,8 @@ def command_line(args: argparse.Namespace) -> str:
     for action in parser._actions:
         value = getattr(args, action.dest, None)
         if value is not None and value != action.default:
-            words += [action.option_strings[-1], str(value)]
+            for one in value if isinstance(value, list) else [value]:
+                words += [action.option_strings[-1], str(one)]
     return shlex.join(words)
 
 

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="h264: near lossless video (default); images: lossless PNG, many times the size",
     )
     parser.add_argument("--keep-failures", action="store_true", help="keep episodes in which the expert failed")
+    parser.add_argument("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224")
     parser.add_argument("--replay", type=Path, metavar="DIR", help="replay a dataset in place of recording one")
 
 
@@ -90,6 +91,7 @@ def _record(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from vla.record import RecordSettings, record
+    from vla.registry import env_options
     from vla.stats import wilson
 
     settings = RecordSettings(
@@ -104,6 +106,7 @@ def _record(args: argparse.Namespace) -> int:
         video_format=args.format,
         keep_failures=args.keep_failures,
         workers=args.workers,
+        env_options=env_options(args.env_option),
     )
     console = Console()
     try:
