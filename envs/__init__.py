@@ -3,3 +3,4 @@
 import gymnasium
 
 gymnasium.register(id="vla/TidyDesk-v0", entry_point="envs.tidy_desk:TidyDesk", order_enforce=True)
+gymnasium.register(id="vla/MetaWorld-v0", entry_point="envs.metaworld:MetaWorld", order_enforce=True)

@@ -102,6 +102,33 @@ def test_names_from_outside(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None
         registry.load_env("a b:c")
 
 
+def test_an_argument_goes_to_the_env(tree: Path) -> None:
+    (tree / "envs/many.py").write_text(
+        "class Many:\n    ARGUMENT = 'task'\n"
+        "    def __init__(self, task='all', px=1):\n        self.task, self.px = task, px\n\nENV = Many\n"
+    )
+    assert registry.make_env("many").task == "all"
+    made = registry.make_env("many:reach", px=3)
+    assert (made.task, made.px) == ("reach", 3)
+    assert registry.load_env("many:reach") is registry.load_env("many")
+    assert registry.split_argument("many:a:b") == ("many", "a:b")
+    assert registry.split_argument("package.module:Class") == ("package.module:Class", None)
+    with pytest.raises(VlaError, match=r"'many:reach' was also given task='push'"):
+        registry.make_env("many:reach", task="push")
+    with pytest.raises(VlaError, match=r"'desk' takes no argument, so 'desk:reach' means nothing; write 'desk'$"):
+        registry.make_env("desk:reach")
+
+
+def test_options_for_the_env_are_read_and_checked(tree: Path) -> None:
+    options = registry.env_options(["px=7", "fresh=true", "render=fast"])
+    assert options == {"px": 7, "fresh": True, "render": "fast"}
+    assert registry.env_options(None) == {}
+    with pytest.raises(VlaError, match=r"takes NAME=VALUE.* and not 'px'"):
+        registry.env_options(["px"])
+    with pytest.raises(VlaError, match=r"the env 'desk' has no option 'fresh'; it has px$"):
+        registry.make_env("desk", fresh=True)
+
+
 def test_agents_and_folders_are_found(tree: Path) -> None:
     assert paths.shipped_agent("desk") == tree / "assets/agents/desk"
     for wrong in ("kitchen", "../agents/desk", ""):

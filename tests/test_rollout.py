@@ -11,6 +11,14 @@ from vla.parallel import SlotPool, WorkerError
 from vla.rollout import EpisodeRequest, RolloutInterrupted, Timing, noise_seed, run_episodes
 
 
+class StaleEnv(DotEnv):
+    """Says that its first picture may show an earlier scene."""
+
+    def reset(self, **more):
+        raw, info = super().reset(**more)
+        return raw, info | {"stale": True}
+
+
 def requests(n, **options):
     return [EpisodeRequest(i, 100 + i, options) for i in range(n)]
 
@@ -55,6 +63,13 @@ def test_the_batch_shrinks_only_when_nothing_is_left_to_play():
     assert agent.batches[0] == 3
     assert agent.batches == sorted(agent.batches, reverse=True)
     assert len(set(agent.seeds)) == len(agent.seeds)
+
+
+def test_a_stale_first_picture_is_acted_on_once():
+    calm = [result.steps for result in play(DotAgent(), requests(2), execute=8)]
+    results = play(DotAgent(), requests(2), execute=8, env="tests.test_rollout:StaleEnv")
+    assert [result.steps for result in results] == calm, "the plan is the same, it is only made once more"
+    assert [result.decisions for result in results] == [1 + -(-(steps - 1) // 8) for steps in calm]
 
 
 def test_noise_seed_is_a_function_of_episode_and_decision():

@@ -16,6 +16,10 @@ class VlaError(Exception):
     """An error that a user can act on. The command line prints its message alone, without a traceback."""
 
 
+class MissingExtraError(VlaError):
+    """Something needs an optional extra that is not installed. The message holds the line that installs it."""
+
+
 class SpecMismatchError(VlaError):
     """Two parts that should fit do not: an agent and an env, a dataset and a recipe."""
 
@@ -216,6 +220,10 @@ class Env(Protocol):
     An env may also offer ``referring_expressions() -> list[ReferringExpression]``, one for each thing that could be
     asked for now, and then takes the reset option ``stage="midway"``: a scene as in the middle of an episode.
     ``vla.stills`` teaches pointing with them.
+
+    An env class with a line ``ARGUMENT = "task"`` takes what follows the colon in ``--env metaworld:reach-v3`` as that
+    argument of its constructor. An info of ``reset`` with ``stale`` true says that the first picture may show an
+    earlier scene: of what is decided on it, only one action should be played.
     """
 
     env_spec: EnvSpec

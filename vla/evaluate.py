@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class EvalConfig:
         videos: how many episodes to show: half successes, half failures, as far as there are any.
         check: episodes for each of the checks in ``vla.checks``; 0 leaves them out.
         agent: what names the agent, as ``vla eval --agent`` takes it; None for the one that ships. Noted only.
+        env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
     """
 
     env: str
@@ -52,6 +53,7 @@ class EvalConfig:
     videos: int = 6
     check: int = 0
     agent: str | None = None
+    env_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("workers", 1), ("slots", 1), ("videos", 0), ("check", 0)):
@@ -119,6 +121,7 @@ def evaluate(
             config.slots,
             config.execute,
             on_episode=on_episode,
+            env_options=config.env_options,
             **more,
         )
 

@@ -30,7 +30,6 @@ _MODULES = {
     "wgl": "mujoco.wgl",
     "glx": "mujoco.glfw",
 }
-_current: Offscreen | None = None
 _live: weakref.WeakSet[Offscreen] = weakref.WeakSet()
 
 
@@ -145,12 +144,15 @@ class Offscreen:
         width, height: the largest frame, pixels.
         shadows: size of the shadow map, pixels; 0 turns shadows off.
         samples: samples per pixel for anti-aliasing; 0 turns it off.
+        effects: reflections, haze and the model's own roundness, as MuJoCo itself would draw them.
 
     Raises:
         VlaError: no GL context can be made.
     """
 
-    def __init__(self, model: Any, width: int, height: int, shadows: int = 0, samples: int = 0) -> None:
+    def __init__(
+        self, model: Any, width: int, height: int, shadows: int = 0, samples: int = 0, effects: bool = False
+    ) -> None:
         backend = choose_backend()
         import mujoco
 
@@ -163,37 +165,34 @@ class Offscreen:
             self._gl = importlib.import_module(_MODULES[backend]).GLContext(width, height)
             atexit.unregister(_close_all)
             atexit.register(_close_all)  # last registered, first called: before the backend's own clean-up
-            self._activate()
+            self._gl.make_current()
         except Exception as error:
             raise VlaError(f"OpenGL backend '{backend}' makes no context ({error}); {_NO_BACKEND}") from error
         _live.add(self)
         size, quality = model.vis.global_, model.vis.quality
         # The context reads these from the model; round things get fewer faces where a pixel is large.
         size.offwidth, size.offheight, quality.shadowsize, quality.offsamples = width, height, shadows, samples
-        quality.numslices, quality.numstacks = (16, 8) if max(width, height) <= 256 else (36, 20)
+        if not effects:
+            quality.numslices, quality.numstacks = (16, 8) if max(width, height) <= 256 else (36, 20)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self.width, self.height, self._shadows = width, height, shadows
+        self._effects = effects
         self._option, self._camera, self._perturb = mujoco.MjvOption(), mujoco.MjvCamera(), mujoco.MjvPerturb()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._scene: Any = None
         self._model: Any = None
 
-    def _activate(self) -> None:
-        global _current
-        if _current is not self:
-            self._gl.make_current()
-            _current = self
-
     def render(self, model: Any, data: Any, camera: int, width: int, height: int) -> np.ndarray:
         """A fresh uint8 RGB array (height, width, 3) from the camera with the given id."""
         mujoco = self._mujoco
-        self._activate()
+        self._gl.make_current()  # ten microseconds, and other libraries in this process may have made theirs current
         if model is not self._model:
             self._scene, self._model = mujoco.MjvScene(model, maxgeom=model.ngeom + 50), model
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._shadows > 0
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = 0
+            if not self._effects:
+                self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+                self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = 0
             self._groups = model.geom_group.copy()
         self._camera.fixedcamid = camera
         category = mujoco.mjtCatBit.mjCAT_ALL.value
@@ -210,13 +209,10 @@ class Offscreen:
 
     def close(self) -> None:
         """Free the context. Safe to call twice."""
-        global _current
         _live.discard(self)
         if self._gl is not None:
             if self._context is not None:
-                self._activate()
+                self._gl.make_current()
                 self._context.free()
             self._gl.free()
-        if _current is self:
-            _current = None
         self._gl = self._context = self._scene = self._model = None

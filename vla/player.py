@@ -96,6 +96,7 @@ class EpisodePlayer:
         """Begin an episode; returns the request and what the policy sees first."""
         _, info = self._env.reset(seed=request.seed, options=request.options or None)
         self._request, self._info = request, {}
+        self._stale = bool(info.get("stale"))
         self._result = EpisodeResult(
             request.index,
             request.seed,
@@ -139,12 +140,16 @@ class EpisodePlayer:
     ) -> tuple[int, EpisodeResult | None, EpisodeRequest | None, Observation | None, float]:
         """Play actions (n, A); at the episode's end go on with the ``following`` one, if there is one.
 
+        Of the actions that answer a stale first picture (see ``vla.contracts.Env``) only one is played.
+
         Returns:
             steps played, the result if the episode ended, the request that now runs, what the policy
             sees next (None if nothing is left to play), and seconds spent on the video.
         """
         result, before, steps, video_s = self._result, self._video_s, self._result.steps, 0.0
         result.decisions += 1
+        if self._stale:
+            actions, self._stale = actions[:1], False
         ended = False
         for action in actions:
             ended = self._play(action)

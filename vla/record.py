@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class RecordSettings:
         keep_failures: whether failed episodes enter the dataset; with an agent they always do.
         workers: processes; 0 for one on each CPU.
         agent: an agent, by name or folder, that acts in turns with the expert, see ``vla.demonstrate``; "" for none.
+        env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
     """
 
     env: str
@@ -65,12 +66,15 @@ class RecordSettings:
     keep_failures: bool = False
     workers: int = 0
     agent: str = ""
+    env_options: dict[str, Any] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on in a folder: all but its size, place and speed."""
         names = ("env", "seed", "noise", "items", "language", "kind", "video_format", "keep_failures")
         values = {name: getattr(self, name) for name in names}
         values |= {"items": list(self.items) if self.items else None}
+        if self.env_options:  # these two are absent from older recordings
+            values["env_options"] = self.env_options
         return values | ({"agent": self.agent_hash()} if self.agent else {})
 
     def agent_hash(self) -> str:
@@ -117,10 +121,12 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
             or the disk is full. Finished episodes are kept in each case.
     """
     began = time.perf_counter()
-    spec = _spec_of(settings.env)
+    spec = _spec_of(settings)
     frames_per_second(spec)
     if settings.agent:
         _agent(settings).spec.require(spec, f"agent {settings.agent}", f"env {settings.env}")
+    if settings.noise and not spec.relative:
+        raise VlaError(f"--noise moves what the spec lists as relative, and the env {settings.env} lists nothing")
     folder = _claim(settings, spec)
     shards = dict(_finished(folder, settings.episodes))
     todo = [index for index in range(settings.episodes) if index not in shards]
@@ -152,10 +158,10 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
     return _summary(ordered, new, began)
 
 
-def _spec_of(name: str) -> EnvSpec:
+def _spec_of(settings: RecordSettings) -> EnvSpec:
     from vla.registry import make_env
 
-    env = make_env(name)
+    env = make_env(settings.env, **settings.env_options)
     try:
         return env.env_spec
     finally:
@@ -241,14 +247,14 @@ def _agent(settings: RecordSettings) -> Any:
     return _agents[settings.agent]
 
 
-def _begin_worker(name: str, path: list[str]) -> None:
+def _begin_worker(name: str, options: dict[str, Any], path: list[str]) -> None:
     global _worker_env
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.path[:] = path
     from vla.registry import make_env
 
-    _worker_env = make_env(name)
+    _worker_env = make_env(name, **options)
 
 
 def _end_with_parent() -> None:
@@ -279,7 +285,7 @@ def _play_all(settings: RecordSettings, todo: list[int]) -> Iterator[int]:
 
     workers = min(settings.workers or available_cpus(), len(todo))
     if workers <= 1:
-        env = make_env(settings.env) if todo else None
+        env = make_env(settings.env, **settings.env_options) if todo else None
         try:
             for index in todo:
                 yield _work(settings, index, env)
@@ -291,7 +297,8 @@ def _play_all(settings: RecordSettings, todo: list[int]) -> Iterator[int]:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     context = multiprocessing.get_context("spawn")  # a fork would copy GL contexts and threads half alive
-    pool = ProcessPoolExecutor(workers, context, _begin_worker, (settings.env, list(sys.path)))
+    arguments = (settings.env, settings.env_options, list(sys.path))
+    pool = ProcessPoolExecutor(workers, context, _begin_worker, arguments)
     try:
         yield from _drain(lambda index: pool.submit(_work, settings, index), todo, 2 * workers)
     except BrokenProcessPool as error:

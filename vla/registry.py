@@ -7,12 +7,17 @@
 | recipe | ``configs/`` | ``def recipe()`` | ``package.module:function`` |
 
 Files without that line hold shared code. Listing reads the text and imports nothing.
+
+``NAME:ARGUMENT`` with the name of an env in ``envs/`` hands the argument to the env, e.g. ``metaworld:reach-v3``: to
+the constructor's parameter that its class names in a line ``ARGUMENT = "task"``.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+import json
 import os
 import re
 import sys
@@ -49,16 +54,57 @@ def names(kind: str) -> list[str]:
 
 
 def load_env(name: str) -> type:
-    """The env class called ``name``, or ``package.module:Class``.
+    """The env class called ``name`` or ``NAME:ARGUMENT``, or ``package.module:Class``.
 
-    Raises UnknownNameError for a name that is not there, VlaError for a module that lacks what it should have.
+    Raises UnknownNameError for a name that is not there, VlaError for a module that lacks what it should have and for
+    an argument to an env that takes none.
     """
-    return _load_class("env", name)
+    base, argument = split_argument(name)
+    found = _load_class("env", base)
+    if argument is not None and not hasattr(found, "ARGUMENT"):
+        raise VlaError(f"the env '{base}' takes no argument, so '{name}' means nothing; write '{base}'")
+    return found
 
 
 def make_env(name: str, **kwargs: Any) -> Env:
-    """Make the env called ``name``; ``kwargs`` go to its constructor."""
-    return load_env(name)(**kwargs)
+    """Make the env called ``name`` or ``NAME:ARGUMENT``; ``kwargs`` go to its constructor.
+
+    Raises what ``load_env`` and the constructor raise, and VlaError where ``kwargs`` contradict the argument or the
+    constructor does not know one of them.
+    """
+    found, argument = load_env(name), split_argument(name)[1]
+    if argument is not None:
+        parameter = found.ARGUMENT  # type: ignore[attr-defined]
+        if kwargs.setdefault(parameter, argument) != argument:
+            raise VlaError(f"the env '{name}' was also given {parameter}='{kwargs[parameter]}'; give one of the two")
+    known = inspect.signature(found).parameters
+    unknown = [key for key in kwargs if key not in known]
+    if unknown and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        raise VlaError(f"the env '{name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
+    return found(**kwargs)
+
+
+def split_argument(name: str) -> tuple[str, str | None]:
+    """An env's name and its argument, e.g. ``("metaworld", "reach-v3")``; None where it has none or is from outside."""
+    base, colon, argument = name.partition(":")
+    return (base, argument) if colon and base in names("env") else (name, None)
+
+
+def env_options(pairs: list[str] | None) -> dict[str, Any]:
+    """Keyword arguments for ``make_env`` from ``NAME=VALUE`` texts: numbers, true and false as such, the rest as text.
+
+    Raises VlaError for a text without a name or an equals sign.
+    """
+    found = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise VlaError(f"--env-option takes NAME=VALUE, e.g. cameras_px=224, and not '{pair}'")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
 
 
 def load_policy(name: str) -> type:

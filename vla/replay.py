@@ -32,7 +32,7 @@ def replay(folder: Path, episodes: int | None = None) -> Iterator[dict[str, Any]
     recorded = Recorded.open(folder)
     columns, _ = recorded.columns()
     bounds = np.searchsorted(columns["episode"], np.arange(len(recorded.episodes) + 1))
-    env = make_env(recorded.facts["env"])
+    env = make_env(recorded.facts["env"], **recorded.facts["recording"].get("env_options", {}))
     try:
         recorded.spec.require(env.env_spec, f"dataset {folder}", f"env {recorded.facts['env']}")
         for facts in recorded.episodes[:episodes]:

@@ -43,6 +43,7 @@ def summarise(
         "seed": config.seed,
         "split": config.split,
         "items": config.items,
+        "env_options": config.env_options,
         "execute": config.execute or getattr(agent, "execute", None) or 8,
         "slots": config.slots,
         "workers": config.workers,

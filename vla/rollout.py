@@ -157,15 +157,14 @@ def run_episodes(
             running = {slot: _Running(*_unpack(start, make_chunking)) for slot, start in starts.items()}
             while running:
                 orders = _decide(agent, running, spec, observation_filter, timing)
-                for slot, actions in orders.items():
-                    running[slot].step += len(actions)
                 timer = time.perf_counter()
                 answers = pool.call(
                     {slot: ("advance", a, (waiting[slot] or [None])[0]) for slot, a in orders.items()}  # type: ignore[list-item]
                 )
                 _account(timing, answers, pool.workers, time.perf_counter() - timer)
-                for slot, (_, result, request, observation, _) in answers.items():
+                for slot, (played, result, request, observation, _) in answers.items():
                     if result is None:
+                        running[slot].step += played
                         running[slot].observation = observation
                         continue
                     finished[result.index] = result

@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--videos", type=int, default=6, metavar="N", help="episodes to film and show (default: 6)")
     add("--execute", type=int, metavar="N", help="steps to play of each chunk (default: the agent's)")
     add("--slots", type=int, default=8, metavar="N", help="episodes side by side: the policy's batch (default: 8)")
+    add("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224; may be repeated")
     add("--against", type=Path, metavar="DIR", help="another run's results to compare with, paired by episode")
     add("--repeat", type=Path, metavar="FILE", help="repeat the evaluation of this results.json, with its settings")
     add(
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         videos=args.videos,
         check=args.check,
         agent=args.agent,
+        env_options=registry.env_options(args.env_option),
     )
     registry.load_env(args.env)  # an unknown name is told before an agent is loaded
     out = args.out or Path("runs") / f"eval_{args.env.replace(':', '_').replace('/', '_')}"
@@ -178,9 +180,10 @@ def _load_agent(name: str | None, env: str, threads: int | None = None) -> Any:
     from vla.agent import load
     from vla.parallel import available_cpus
     from vla.paths import shipped_agent
+    from vla.registry import split_argument
 
     torch.set_num_threads(threads or available_cpus())  # the workers wait while the policy thinks
-    return load(name or shipped_agent(env))
+    return load(name or shipped_agent(split_argument(env)[0]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -195,7 +198,8 @@ def command_line(args: argparse.Namespace) -> str:
     for action in _parser()._actions:
         value = getattr(args, action.dest, None)
         if value is not None and value != action.default:
-            words += [action.option_strings[-1], str(value)]
+            for one in value if isinstance(value, list) else [value]:
+                words += [action.option_strings[-1], str(one)]
     return shlex.join(words)
 
 

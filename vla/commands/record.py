@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--agent", default="", metavar="NAME", help="an agent that acts in turns with the expert")
     parser.add_argument("--keep-failures", action="store_true", help="keep episodes in which the expert failed")
+    parser.add_argument("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224")
     parser.add_argument("--replay", type=Path, metavar="DIR", help="replay a dataset in place of recording one")
 
 
@@ -94,6 +95,7 @@ def _record(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from vla.record import RecordSettings, record
+    from vla.registry import env_options
     from vla.stats import wilson
 
     settings = RecordSettings(
@@ -109,6 +111,7 @@ def _record(args: argparse.Namespace) -> int:
         keep_failures=args.keep_failures,
         workers=args.workers,
         agent=args.agent,
+        env_options=env_options(args.env_option),
     )
     console = Console()
     try:
