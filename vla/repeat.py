@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from vla.comparable import Rows, changed_versions, show, side_by_side
 from vla.contracts import EnvSpec, VlaError
@@ -57,7 +57,7 @@ def read_recording(path: Path, workers: int | None = None) -> Recording:
     for name, value in data["settings"].items():
         if name not in kinds:
             raise VlaError(f"{label} has the setting '{name}', which this version does not know")
-        if not isinstance(value, kinds[name]):
+        if not isinstance(value, dict if get_origin(kinds[name]) is dict else kinds[name]):
             raise VlaError(f"the settings in {label} are damaged: '{name}' is {value!r}")
     config = EvalConfig(**{"env": data["env"], **data["settings"]})
     return Recording(label, data, config if workers is None else replace(config, workers=workers))
