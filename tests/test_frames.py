@@ -123,7 +123,7 @@ def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(vla.frames, "_reserve", full)
+        patch.setattr(vla.frames, "reserve", full)
         with pytest.raises(VlaError, match="No space left"):
             FrameCache.build(tmp_path / "data", tmp_path / "cache", progress=False)
     assert os.listdir(tmp_path) == ["data"]
