@@ -187,7 +187,8 @@ def test_save_and_load_give_the_same_chunk_and_golden_trace(policy, tmp_path) ->
     assert np.array_equal(before.actions, after.actions)
     assert after.time == 0.5 and after.dt == SPEC.dt
     assert loaded.replay_golden_trace() <= agents.GOLDEN_TOLERANCE
-    assert loaded.provenance == {"recipe": "none"}
+    assert loaded.provenance == {"recipe": "none"} and loaded.name == "agent"
+    assert agents.load(tmp_path).name == tmp_path.name  # as a run's folder holds it
     next(loaded.policy.parameters()).data.add_(0.5)
     loaded.policy.train().eval()
     assert loaded.replay_golden_trace() > agents.GOLDEN_TOLERANCE

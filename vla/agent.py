@@ -178,9 +178,9 @@ def load(path: str | Path, device: str | None = None) -> Agent:
         raise AgentError(f"{folder / 'agent.json'} is damaged: {error}") from error
     if about.get("format_version") != FORMAT_VERSION:
         raise AgentError(f"{folder} has format {about.get('format_version')}; this version reads {FORMAT_VERSION}")
-    for name, wanted in about["sha256"].items():
-        if not (folder / name).exists() or file_sha256(folder / name) != wanted:
-            raise AgentError(f"{folder / name} is missing or damaged: its hash is not the one in agent.json")
+    for file, wanted in about["sha256"].items():
+        if not (folder / file).exists() or file_sha256(folder / file) != wanted:
+            raise AgentError(f"{folder / file} is missing or damaged: its hash is not the one in agent.json")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tensors, golden = load_file(folder / "model.safetensors"), load_file(folder / "golden.safetensors")
