@@ -97,6 +97,7 @@ class _Run:
 
         self.recipe, self.out_dir, self.command = recipe, out_dir, command
         self.ancestor: dict[str, Any] = {}
+        self.commit = provenance.commit()  # of the code that runs, whatever is checked out when the run ends
         optim = recipe.optim
         # Rank 0 alone validates in closed loop, so the others may have to wait for long.
         waiting = InitProcessGroupKwargs(timeout=timedelta(hours=4))
@@ -345,7 +346,7 @@ class _Run:
     def _provenance(self) -> dict[str, Any]:
         return {
             "recipe": recipe_to_dict(self.recipe),
-            "commit": provenance.commit(),
+            "commit": self.commit,
             "data": self.feed.fingerprint,
             "seed": self.recipe.seed,
             "steps": self.step,
