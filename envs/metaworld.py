@@ -269,8 +269,8 @@ class MetaWorld(gymnasium.Env):
         visible = back < 0 and abs(u) <= 1 and abs(v) <= 1
         return float(np.clip(u, -1, 1)), float(np.clip(v, -1, 1)), float(visible)
 
-    def expert(self, noise: float = 0.0, seed: int = 0) -> ScriptedPolicy:
-        """Meta-World's own scripted policy for this episode's task. It is deterministic: both arguments are unused."""
+    def expert(self, seed: int = 0) -> ScriptedPolicy:
+        """Meta-World's own scripted policy for this episode's task. It is deterministic: ``seed`` is unused."""
         return ScriptedPolicy(self)
 
     def close(self) -> None:

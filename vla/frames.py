@@ -10,8 +10,9 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +94,28 @@ class FrameCache:
                 pass  # of another version or damaged: made anew
         elif root.exists() and any(root.iterdir()):
             raise VlaError(f"{root} holds something that is no frame cache; name an empty folder")
-        build = root.with_name(f"{root.name}.{os.getpid()}.tmp")
-        try:
-            shutil.rmtree(build, ignore_errors=True)
-            build.mkdir(parents=True)
+        with made_whole(root, "the frame cache") as build:
             _decode(recorded, build, fingerprint, progress)
-            shutil.rmtree(root, ignore_errors=True)
-            build.rename(root)
-        except OSError as error:
-            raise VlaError(f"cannot write the frame cache {root}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(build, ignore_errors=True)
         return cls.open(root)
+
+
+@contextmanager
+def made_whole(root: Path, what: str) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``root`` if the block ends well, and else leaves nothing behind.
+
+    Raises VlaError, naming ``what`` and ``root``, where the disk refuses.
+    """
+    build = root.with_name(f"{root.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(build, ignore_errors=True)
+        build.mkdir(parents=True)
+        yield build
+        shutil.rmtree(root, ignore_errors=True)
+        build.rename(root)
+    except OSError as error:
+        raise VlaError(f"cannot write {what} {root}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
 
 
 def _decode(recorded: Recorded, root: Path, fingerprint: str, progress: bool) -> None:

@@ -8,8 +8,6 @@ scenes, and a sentence for each thing in them. They are made once, from a seed, 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from vla.contracts import EnvSpec, VlaError, episode_seed
-from vla.frames import gather, reserve
+from vla.frames import gather, made_whole, reserve
 from vla.parallel import SlotPool, available_cpus
 
 FORMAT_VERSION = 1
@@ -74,17 +72,8 @@ class Stills:
                 return found
         finally:
             photographer.close()
-        build = root.with_name(f"{root.name}.{os.getpid()}.tmp")
-        try:
-            shutil.rmtree(build, ignore_errors=True)
-            build.mkdir(parents=True)
+        with made_whole(root, "the stills") as build:
             _render(identity, spec, build, progress)
-            shutil.rmtree(root, ignore_errors=True)
-            build.rename(root)
-        except OSError as error:
-            raise VlaError(f"cannot write the stills {root}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(build, ignore_errors=True)
         made = _open(root, identity)
         assert made is not None
         return made
@@ -181,7 +170,8 @@ def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
     """The stills in a folder, or None where there are none, or others."""
     try:
         document = json.loads((root / "stills.json").read_text(encoding="utf-8"))
-        return Stills(root, document) if document["identity"] == identity else None
+        fits = document["format_version"] == FORMAT_VERSION and document["identity"] == identity
+        return Stills(root, document) if fits else None
     except FileNotFoundError:
         if root.exists() and any(root.iterdir()):
             raise VlaError(f"{root} holds something that is no stills; name an empty folder") from None
