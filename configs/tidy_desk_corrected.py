@@ -21,6 +21,6 @@ def recipe() -> Recipe:
         base,
         name="tidy_desk_corrected",
         init="runs/tidy_desk_flow",
-        data=replace(base.data, corrections="data/corrections", corrections_share=0.4),
+        data=replace(base.data, corrections=("data/corrections",), corrections_share=0.4),
         optim=OptimConfig(steps=700, batch_size=64, log_every=50, lr=3e-4, weight_decay=0.05, warmup_steps=50),
     )

@@ -94,10 +94,10 @@ def make_item(noun: str, color: str, split: str, rng: np.random.Generator) -> It
     return Item(noun, color, sizes[noun], shade(color, split, rng), float(rng.uniform()))
 
 
-def add_item(spec: mujoco.MjSpec, item: Item, x: float, y: float, yaw: float) -> None:
-    """Put an item on the table at (x, y), its long axis turned by ``yaw``. Its body bears its name."""
+def add_item(spec: mujoco.MjSpec, item: Item, x: float, y: float, yaw: float, above: float = 0.0) -> None:
+    """Put an item ``above`` metres over the table at (x, y), its long axis turned by ``yaw``. It names its body."""
     half = [math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)]
-    body = spec.worldbody.add_body(name=item.name, pos=[x, y, item.size[2] + 0.0005], quat=half)
+    body = spec.worldbody.add_body(name=item.name, pos=[x, y, item.size[2] + 0.0005 + above], quat=half)
     body.add_freejoint(name=item.name)
     _SHAPES[item.noun](body, item)
 

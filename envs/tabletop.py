@@ -185,6 +185,24 @@ class Tabletop:
             if (low <= self.controller.position).all() and (self.controller.position <= high).all():
                 return q
 
+    def grasp(self, name: str, half_width: float, offset: np.ndarray, yaw: float) -> None:
+        """Put the free body ``name`` between the fingers, which close on it from here on. It may slip.
+
+        Args:
+            name: the body and its free joint.
+            half_width: metres from its centre to where a finger touches it.
+            offset: where its centre is, from the tool centre point, metres, (3,), base frame.
+            yaw: the turn of its x axis about the base's z axis, rad.
+        """
+        at = self.model.joint(name).qposadr[0]
+        self.data.qpos[at : at + 3] = self.position + offset
+        self.data.qpos[at + 3 : at + 7] = math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)
+        self.data.qpos[7:9] = half_width
+        self.data.qvel[:] = 0.0
+        self.data.ctrl[7] = 0.0
+        self.controller.reset(self.data.ctrl[:7], 0.0)
+        mujoco.mj_forward(self.model, self.data)
+
     def settle(self, seconds: float) -> None:
         """Let the physics run while the arm holds its place."""
         mujoco.mj_step(self.model, self.data, nstep=round(seconds * PHYSICS_HZ))

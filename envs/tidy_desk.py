@@ -36,6 +36,7 @@ EPISODE_STEPS = 400
 HOLD_STEPS = 3  # success must last 0.3 s
 DISTURBED = 0.03  # metres that an item which was not asked for may move
 RESTING = 0.02  # m/s, below which an item counts as at rest
+_FALLEN_FOR = 0.8  # seconds after which what falls at the start has come to rest
 _STICKY = 0.03  # metres by which another item must be nearer to become the target
 _LONGEST = 300  # characters of an instruction
 _OPTIONS = ("split", "language", "items", "kind", "category", "instruction", "stage")
@@ -50,18 +51,22 @@ class TidyDesk(gymnasium.Env):
         cameras_px: width and height of the camera images, pixels.
         quality: ``fast``, or ``video`` for images with shadows and anti-aliasing (about 20 times slower).
         render_mode: ``rgb_array`` or None, for gymnasium's ``render``.
+        stage: the stage of episodes whose reset options name none.
 
     ``reset`` options: ``split`` (``train`` or ``heldout``: shades, layouts and paraphrases), ``language`` (``en``,
     ``zh`` or None for either), ``items`` (2 to 5, or None for 3), ``kind`` (``all``, ``category``, ``named`` or None),
     ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it decides
     language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is
-    anywhere above the desk and some items are in place; 2 to 5 items if ``items`` is None).
+    anywhere above the desk and holds an item now and then, some items are in place, and some have fallen into or onto
+    receptacles where they don't belong; 2 to 5 items if ``items`` is None).
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT)}  # type: ignore[misc]
 
-    def __init__(self, cameras_px: int = 128, quality: str = "fast", render_mode: str | None = None) -> None:
-        self.render_mode = render_mode
+    def __init__(
+        self, cameras_px: int = 128, quality: str = "fast", render_mode: str | None = None, stage: str = "start"
+    ) -> None:
+        self.render_mode, self._stage = render_mode, _check_options({"stage": stage})["stage"]
         self.tabletop = Tabletop(cameras_px, quality)
         self.env_spec = EnvSpec(
             name="tidy_desk",
@@ -95,7 +100,7 @@ class TidyDesk(gymnasium.Env):
         super().reset(seed=seed)
         self.seed, rng = seed, self.np_random
         chosen = _check_options(options or {})
-        self.split, goal, midway = chosen["split"], chosen["goal"], chosen["stage"] == "midway"
+        self.split, goal, midway = chosen["split"], chosen["goal"], (chosen["stage"] or self._stage) == "midway"
         count = chosen["items"] or (int(rng.integers(2, 6)) if midway else 3)
         self.language = chosen["language"] or str(rng.choice(instructions.LANGUAGES))
         if goal is None:
@@ -119,6 +124,10 @@ class TidyDesk(gymnasium.Env):
         if midway and rng.random() < 0.7:
             start = self.tabletop.pose_above_table(rng)
         self.tabletop.build(self._add_things, start)
+        if midway and rng.random() < 0.3:
+            self._start_with_something_held(rng)
+        if any(placed.above for placed in self.placed):
+            self.tabletop.settle(_FALLEN_FOR)
         model = self.tabletop.model
         bodies = [model.body(placed.item.name) for placed in self.placed]
         self._body_ids = [int(body.id) for body in bodies]
@@ -146,7 +155,18 @@ class TidyDesk(gymnasium.Env):
         for receptacle in self.receptacles.values():
             add_receptacle(spec, receptacle)
         for placed in self.placed:
-            add_item(spec, placed.item, placed.x, placed.y, placed.yaw)
+            add_item(spec, placed.item, placed.x, placed.y, placed.yaw, placed.above)
+
+    def _start_with_something_held(self, rng: np.random.Generator) -> None:
+        item = self.placed[int(rng.choice(np.flatnonzero(np.array(self.asked))))].item
+        tool = self.tabletop.rotation
+        yaw = math.atan2(tool[1, 0], tool[0, 0]) + float(rng.uniform(-0.1, 0.1))
+        if item.symmetry != math.pi:
+            yaw += float(rng.integers(4)) * math.pi / 2
+        along = rng.uniform(-0.3, 0.3) * item.size[0] if item.symmetry == math.pi else 0.0
+        offset = along * tool[:, 0] + (0.0, 0.0, rng.uniform(-0.004, 0.004))
+        self.tabletop.grasp(item.name, item.size[1], offset, yaw)
+        self.tabletop.settle(0.3)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict]:
         """Gymnasium's step: ``play`` and then the observation."""
@@ -209,16 +229,16 @@ class TidyDesk(gymnasium.Env):
         moved = np.linalg.norm(self.positions - self._start, axis=1) > DISTURBED
         self._disturbed = bool(any(m and not a for m, a in zip(moved, self.asked, strict=True)))
         self._everything_placed = all(r for r, a in zip(self._resting, self.asked, strict=True) if a)
-        self._target = self._choose_target()
+        self._target = self._choose_target(self.asked)
 
-    def _choose_target(self) -> int | None:
+    def _choose_target(self, asked: list[bool]) -> int | None:
         """The item in the grip, else the asked-for item out of place that is nearest to the tool over the table.
 
         The last target stays unless another is nearer by a margin, so that the choice does not flicker.
         """
-        if self.held is not None and self.asked[self.held]:
+        if self.held is not None and asked[self.held]:
             return self.held
-        away = [i for i, asked in enumerate(self.asked) if asked and not self.inside[i]]
+        away = [i for i, wanted in enumerate(asked) if wanted and not self.inside[i]]
         if not away:
             return None
         tool = self.tabletop.position[:2]
@@ -268,11 +288,20 @@ class TidyDesk(gymnasium.Env):
         return {name: np.array(values, np.float32).ravel() for name, values in seen.items()}
 
     def referring_expressions(self) -> list[ReferringExpression]:
-        """For each item on the desk, in place or not, the plain sentence that asks for it, and its points."""
+        """A plain sentence for each item on the desk, in place or not, and for each category and the whole desk.
+
+        The points of the latter are those of the item to move first; where nothing is to be moved they are left out.
+        """
         found = []
         for index, placed in enumerate(self.placed):
             text = instructions.sub_instruction(placed.item.color, placed.item.noun, self.language)
             found.append(ReferringExpression(text, self._points_of(index)))
+        for category in ("", *instructions.CATEGORIES):
+            first = self._choose_target([category in ("", placed.item.category) for placed in self.placed])
+            if first is not None:
+                goal, rng = Goal("category" if category else "all", category), np.random.default_rng(self.seed)
+                text = instructions.write(goal, self.language, "train", rng)
+                found.append(ReferringExpression(text, self._points_of(first)))
         return found
 
     # --- the rest ------------------------------------------------------------------------------------------------

@@ -25,27 +25,41 @@ _HELDOUT_ORDERS = (("blocks", "pens", "waste"), ("waste", "blocks", "pens"))
 
 @dataclass(frozen=True)
 class Placed:
-    """An item and its pose on the table."""
+    """An item and its pose: on the table, or ``above`` metres over it, from where it falls."""
 
     item: Item
     x: float
     y: float
     yaw: float
+    above: float = 0.0
 
 
 def half_tidied(
-    placed: list[Placed], receptacles: dict[str, Receptacle], rng: np.random.Generator, share: float = 0.3
+    placed: list[Placed],
+    receptacles: dict[str, Receptacle],
+    rng: np.random.Generator,
+    share: float = 0.25,
+    mishaps: float = 0.25,
 ) -> list[Placed]:
-    """The same items as in the middle of an episode: each lies in its receptacle already with probability ``share``."""
+    """The same items as in the middle of an episode.
+
+    Each lies in its receptacle already with probability ``share``; with probability ``mishaps`` it falls into or on
+    the rim of any receptacle, the wrong ones too.
+    """
     free = {category: list(receptacle.places) for category, receptacle in receptacles.items()}
     result = []
-    for thing in placed:
-        places = free[thing.item.category]
-        if rng.random() < share and places:
+    for index, thing in enumerate(placed):
+        places, luck = free[thing.item.category], rng.random()
+        if luck < share and places:
             receptacle = receptacles[thing.item.category]
             x, y = receptacle.world(*places.pop(0)).tolist()
             yaw = receptacle.yaw if thing.item.category == "pens" else thing.yaw
             thing = replace(thing, x=x, y=y, yaw=yaw)
+        elif luck > 1.0 - mishaps:
+            receptacle = receptacles[str(rng.choice(CATEGORIES))]
+            x, y = receptacle.world(*(rng.uniform(-1.1, 1.1, 2) * receptacle.half)).tolist()
+            # One above the other, lest two fall through each other.
+            thing = replace(thing, x=x, y=y, above=receptacle.wall + 0.01 + 0.035 * index)
         result.append(thing)
     return result
 

@@ -353,23 +353,42 @@ def test_wrist_camera_sees_what_is_held(desk: TidyDesk) -> None:
 
 
 def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> None:
-    inside, tools, counts = 0, [], set()
+    inside, astray, held, tools, counts = 0, 0, 0, [], set()
     for seed in range(24):
         desk.reset(seed=seed, options={"stage": "midway"})
         counts.add(len(desk.placed))
         tools.append(desk.tabletop.position)
         inside += sum(desk.inside)
-        for index, expression in enumerate(desk.referring_expressions()):
+        held += desk.held is not None and desk.held == desk.target and desk.tabletop.gripper < 0.9
+        astray += sum(
+            receptacle.contains(desk.positions[i][None]) and category != placed.item.category
+            for category, receptacle in desk.receptacles.items()
+            for i, placed in enumerate(desk.placed)
+        )
+        found = desk.referring_expressions()
+        for index, expression in enumerate(found[: len(desk.placed)]):
             goal, item = instructions.parse(expression.text), desk.placed[index].item
             assert goal is not None and goal.item == (item.color, item.noun)
             np.testing.assert_allclose(expression.points["scene"], desk._points_of(index)["scene"])
             if desk.inside[index]:
                 apart = expression.points["scene"][:2] - expression.points["scene"][3:5]
                 assert np.linalg.norm(apart) < 0.25  # its receptacle is where it lies
-    assert inside >= 6 and counts == {2, 3, 4, 5}
+        for expression in found[len(desk.placed) :]:
+            goal = instructions.parse(expression.text)
+            assert goal is not None and goal.kind in ("all", "category")
+            rest = [i for i, p in enumerate(desk.placed) if goal.category in ("", p.item.category)]
+            places = [desk._points_of(i)["scene"] for i in rest if i == desk.held or not desk.inside[i]]
+            assert any(np.allclose(expression.points["scene"], place) for place in places)
+    assert inside >= 6 and astray >= 3 and held >= 4 and counts == {2, 3, 4, 5}
     assert np.std(tools, axis=0)[:2].min() > 0.05 and min(tool[2] for tool in tools) > 0.05
     desk.reset(seed=3)
     assert not any(desk.inside)
+    always = TidyDesk(cameras_px=32, stage="midway")
+    always.reset(seed=23)
+    np.testing.assert_allclose(always.tabletop.position, tools[23])
+    always.close()
+    with pytest.raises(VlaError, match="stage must be one of start, midway"):
+        TidyDesk(stage="end")
 
 
 def test_goal_of_any_colour_is_met_by_the_only_one() -> None:

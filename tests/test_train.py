@@ -249,6 +249,11 @@ def test_corrections_make_up_their_share_of_each_batch(
 ) -> None:
     more = fake_dataset(tmp_path / "more", DotEnv().env_spec, monkeypatch)
     np.save(more / "frames/state.npy", np.load(more / "frames/state.npy") + 100)
+    both = Feed(
+        tiny(f"--data.corrections={more},{data}", "--data.corrections_share=0.5"), data, 0, 1, torch.device("cpu")
+    )
+    [batch] = both.step(0)
+    assert (batch["state"][:, 0] > 50).tolist() == [False, False, True, False]
     feed = Feed(tiny(f"--data.corrections={more}", "--data.corrections_share=0.25"), data, 0, 1, torch.device("cpu"))
     for step in range(3):
         [batch] = feed.step(step)

@@ -217,9 +217,9 @@ class Env(Protocol):
     ``step(action)`` is ``play(action)`` followed by ``observe()``; evaluation calls the two apart, so that
     it renders only when the policy looks.
 
-    An env may also offer ``referring_expressions() -> list[ReferringExpression]``, one for each thing that could be
-    asked for now, and then takes the reset option ``stage="midway"``: a scene as in the middle of an episode.
-    ``vla.stills`` teaches pointing with them.
+    An env may also offer ``referring_expressions() -> list[ReferringExpression]``, one for each thing or
+    group of things that could be asked for now, and then takes the reset option ``stage="midway"``: a scene as in the
+    middle of an episode. ``vla.stills`` teaches pointing with them.
 
     An env class with a line ``ARGUMENT = "task"`` takes what follows the colon in ``--env metaworld:reach-v3`` as that
     argument of its constructor. An info of ``reset`` with ``stale`` true says that the first picture may show an

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from vla.recipe import Recipe
 from vla.sampling import SampleOrder, batch_rng, pinned
 from vla.stills import Stills
 from vla.validate import split_episodes, usable_episodes
+
+
+@dataclass
+class _Part:
+    """Windows of one dataset, and how many of them a process sees in each micro-batch."""
+
+    windows: Windows
+    order: SampleOrder
+    count: int
 
 
 class Feed:
@@ -52,9 +62,8 @@ class Feed:
         drawn = (data.sub_instruction_probability, kept, self._paraphrase, data.decision_steps, data.decision_repeat)
         self.windows = Windows(self.cache, chunk, *drawn)
         self.held = Windows(self.cache, chunk, 0.0, held) if held else None
-        self._order = SampleOrder(len(self.windows), recipe.seed)
         self.fingerprint = self.cache.fingerprint
-        self._corrections: Windows | None = None
+        self._parts = [_Part(self.windows, SampleOrder(len(self.windows), recipe.seed), self.share)]
         if data.corrections:
             self._add_corrections(chunk)
         self._stills: Stills | None = None
@@ -65,29 +74,35 @@ class Feed:
 
     def _add_corrections(self, chunk: int) -> None:
         data = self._recipe.data
-        if not Path(data.corrections, "meta", "info.json").is_file():
-            raise VlaError(f"there are no corrections in {data.corrections}; record them with vla record --agent")
-        self._corrections_share = round(self.share * data.corrections_share)
-        if not 0 < self._corrections_share < self.share:
-            raise VlaError(f"--data.corrections_share {data.corrections_share} leaves a batch without one of its parts")
-        cache = FrameCache.build(data.corrections)
-        self.cache.spec.require(cache.spec, "the dataset", data.corrections)
         drawn = (data.sub_instruction_probability, None, self._paraphrase, data.decision_steps, data.decision_repeat)
-        self._corrections = Windows(cache, chunk, *drawn)  # of failures too: the expert's turns in them are right
-        self._corrections_order = SampleOrder(len(self._corrections), self._recipe.seed)
-        self.fingerprint += f"+{cache.fingerprint}"
+        found: list[Windows] = []
+        for folder in data.corrections:
+            if not Path(folder, "meta", "info.json").is_file():
+                raise VlaError(f"there are no corrections in {folder}; record them with vla record --agent")
+            cache = FrameCache.build(folder)
+            self.cache.spec.require(cache.spec, "the dataset", folder)
+            found.append(Windows(cache, chunk, *drawn))  # of failures too: the expert's turns in them are right
+            self.fingerprint += f"+{cache.fingerprint}"
+        ends = np.cumsum([len(windows) for windows in found])
+        counts = np.diff(np.round(ends / ends[-1] * round(self.share * data.corrections_share)).astype(int), prepend=0)
+        if counts.min() < 1 or counts.sum() >= self.share:
+            raise VlaError(f"--data.corrections_share {data.corrections_share} leaves a batch without one of its parts")
+        self._parts[0].count -= int(counts.sum())
+        for windows, count in zip(found, counts, strict=True):
+            self._parts.append(_Part(windows, SampleOrder(len(windows), self._recipe.seed), int(count)))
 
     def _windows(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
         """This process's share of micro-batch number ``count``."""
-        if self._corrections is None:
-            begin = (count * self._world + self._rank) * self.share
-            return self.windows.batch(self._order.take(begin, self.share), rng)
-        second = self._corrections_share
-        first = self.share - second
         begin = count * self._world + self._rank
-        batch = self.windows.batch(self._order.take(begin * first, first), rng)
-        more = self._corrections.batch(self._corrections_order.take(begin * second, second), rng)
-        return {k: v + more[k] if isinstance(v, list) else torch.cat((v, more[k])) for k, v in batch.items()}
+        drawn = [part.windows.batch(part.order.take(begin * part.count, part.count), rng) for part in self._parts]
+        if len(drawn) == 1:
+            return drawn[0]
+        return {
+            name: [text for one in drawn for text in one[name]]
+            if isinstance(value, list)
+            else torch.cat([one[name] for one in drawn])
+            for name, value in drawn[0].items()
+        }
 
     def part(self, part: int) -> int:
         """A number for a micro-batch of a step that no other process uses."""
