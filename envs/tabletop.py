@@ -7,7 +7,7 @@ model is compiled anew for each episode; the controller and the GL context are m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ gl.choose_backend()  # before mujoco is imported
 import mujoco  # noqa: E402
 import numpy as np  # noqa: E402
 
+from envs.safety import SafetyMonitor  # noqa: E402
 from vla.contracts import CameraSpec, VlaError  # noqa: E402
 from vla.control import CONTROL_HZ, Controller, Limits  # noqa: E402
 from vla.paths import assets_dir  # noqa: E402
@@ -172,6 +173,7 @@ class Tabletop:
         self.data.ctrl[:7], self.data.ctrl[7] = q, _OPENING
         self.controller.reset(q, 1.0)
         self._grip = self.model.site("grip").id
+        self.watch(())
         self.pads = (self.model.geom("left_pad").id, self.model.geom("right_pad").id)
         self.settle(0.05)
 
@@ -208,6 +210,10 @@ class Tabletop:
         mujoco.mj_step(self.model, self.data, nstep=round(seconds * PHYSICS_HZ))
         mujoco.mj_forward(self.model, self.data)
 
+    def watch(self, bystanders: Iterable[int]) -> None:
+        """Measure from here on what the arm does to itself, to the table and to these bodies: see ``safety``."""
+        self.safety = SafetyMonitor(self.model, self.data, bystanders)
+
     def play(self, action: np.ndarray) -> None:
         """Carry out one action (10,) for DT seconds. Raises VlaError, and moves nothing, if it is not finite."""
         self.controller.set_target(action, DT)
@@ -216,6 +222,7 @@ class Tabletop:
             ctrl[:7], gripper = self.controller.tick()
             ctrl[7] = _OPENING * gripper
             mujoco.mj_step(self.model, self.data, nstep=_SUBSTEPS)
+            self.safety.tick()
         mujoco.mj_kinematics(self.model, self.data)  # poses of this moment, not of one physics step ago
         mujoco.mj_camlight(self.model, self.data)
 

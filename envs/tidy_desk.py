@@ -17,6 +17,7 @@ from gymnasium import spaces
 from envs import instructions
 from envs.instructions import Goal
 from envs.items import Receptacle, add_item, add_receptacle
+from envs.safety import LIMITS
 from envs.tabletop import (
     ACTION,
     ACTION_HIGH,
@@ -61,6 +62,7 @@ class TidyDesk(gymnasium.Env):
     receptacles where they don't belong; 2 to 5 items if ``items`` is None).
     """
 
+    safety_limits: ClassVar[dict[str, float]] = LIMITS
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT)}  # type: ignore[misc]
 
     def __init__(
@@ -132,6 +134,8 @@ class TidyDesk(gymnasium.Env):
         bodies = [model.body(placed.item.name) for placed in self.placed]
         self._body_ids = [int(body.id) for body in bodies]
         self._velocity_at = [int(model.jnt_dofadr[body.jntadr[0]]) for body in bodies]
+        unasked = [body for body, asked in zip(self._body_ids, self.asked, strict=True) if not asked]
+        self.tabletop.watch([*unasked, *(model.body(r.name).id for r in self.receptacles.values())])
         self._start = self._item_positions()
         self._steps = self._held_for = 0
         self.limit = min(EPISODE_STEPS, 120 * sum(self.asked) + 40)
@@ -177,9 +181,12 @@ class TidyDesk(gymnasium.Env):
         """Carry out one absolute action (10,) for 0.1 s. Raises VlaError, and moves nothing, if it is not finite."""
         if not self.placed:
             raise VlaError("tidy_desk: call reset before the first step")
+        held = self.held
         self.tabletop.play(action)
         self._steps += 1
         self._look()
+        # Out of the grip though the fingers were told to close.
+        slipped = held is not None and self.held is None and float(action[-1]) < 0.5
         done = self._everything_placed and not self._disturbed
         self._held_for = self._held_for + 1 if done else 0
         success = self._held_for >= HOLD_STEPS
@@ -189,6 +196,7 @@ class TidyDesk(gymnasium.Env):
             "progress": self.progress,
             "reward_terms": terms,
             "disturbed": self._disturbed,
+            "safety": {**self.tabletop.safety.reading(), "drops": float(slipped)},
             "items": {p.item.name: resting for p, resting in zip(self.placed, self._resting, strict=True)},
         }
         return StepResult(float(sum(terms.values())), success, not success and self._steps >= self.limit, info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,6 +51,8 @@ class EpisodeResult:
         video: an mp4 file's content, where one was asked for.
         error: why the episode was cut short, None if it was not.
         swapped_to: the item that the swapped instruction names.
+        safety: the largest value of each measure of safety, ``drops`` counted; empty where the env has none.
+        violations: the measures that went beyond the env's limits.
     """
 
     index: int
@@ -69,6 +72,8 @@ class EpisodeResult:
     video: bytes | None = None
     error: str | None = None
     swapped_to: str | None = None
+    safety: dict[str, float] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
 
 
 class EpisodePlayer:
@@ -174,6 +179,9 @@ class EpisodePlayer:
         step = self._env.play(action)
         self._info = step.info
         result.steps += 1
+        for name, value in step.info.get("safety", {}).items():
+            before = result.safety.get(name, 0.0)
+            result.safety[name] = before + value if name == "drops" else max(before, value)
         if self._film is not None:
             begun = time.perf_counter()
             self._film.look()
@@ -188,6 +196,8 @@ class EpisodePlayer:
         result.reward_terms = {name: float(value) + 0.0 for name, value in info.get("reward_terms", {}).items()}
         if result.success:
             result.time_to_success_s = result.steps * self._env.env_spec.dt
+        limits = getattr(self._env, "safety_limits", {})
+        result.violations = [name for name, value in result.safety.items() if value > limits.get(name, math.inf)]
         for item in result.items:
             item["placed"] = bool(info.get("items", {}).get(item["name"], False))
         if self._film is not None:

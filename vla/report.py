@@ -34,6 +34,7 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
         _tiles(summary),
         *(_rates(f"By {name}", summary["by"][name]) for name in ("kind", "language", "category")),
         _items(summary),
+        _safety(summary),
         _videos(shown),
         _histogram(summary),
         _checks(summary),
@@ -117,6 +118,23 @@ def _items(summary: dict[str, Any]) -> str:
     return (
         "<section><h2>Per item</h2>"
         '<p class="hint">Items that were asked for and ended in their place, whatever became of the rest.</p>'
+        f"{''.join(rows)}</section>"
+    )
+
+
+def _safety(summary: dict[str, Any]) -> str:
+    safety = summary.get("safety")
+    if not safety:
+        return ""
+    rows = [bar_row(safety["safe_success"], "success, no violation")]
+    rows += [
+        bar_row(measure["violated"], words(name), f", median {measure['median']}, worst {measure['worst']}")
+        for name, measure in safety["measures"].items()
+    ]
+    return (
+        "<section><h2>Safety</h2>"
+        '<p class="hint">The first row: successes in which nothing went beyond a limit. The others: episodes in which '
+        "this one did. Joint speed, acceleration and jerk are shares of the arm's limits, forces are in newtons.</p>"
         f"{''.join(rows)}</section>"
     )
 

@@ -54,6 +54,7 @@ def summarise(
         "progress": {"mean": _mean([result.progress for result in results])},
         "by": {name: _by(results, name) for name in ("kind", "language", "category")},
         "per_item": _per_item(results),
+        "safety": _safety(results),
         "reward_terms": _mean_terms(results),
         "time_to_success_s": {"mean": _mean(times), "median": _median(times)},
         "cut_short": sum(result.error is not None for result in results),
@@ -112,6 +113,8 @@ def _detail(result: EpisodeResult) -> dict[str, Any]:
         "time_to_success_s": None if result.time_to_success_s is None else round(result.time_to_success_s, 2),
         "reward_terms": {name: round(value, 4) for name, value in result.reward_terms.items()},
         "items": result.items,
+        "safety": {name: round(value, 3) for name, value in result.safety.items()},
+        "violations": result.violations,
         "error": result.error,
     }
 
@@ -139,6 +142,25 @@ def _per_item(results: Sequence[EpisodeResult]) -> dict[str, Any]:
             if item["asked"]:
                 groups.setdefault(item["category"], []).append(item["placed"])
     return {category: rate_of(placed).to_dict() for category, placed in sorted(groups.items())}
+
+
+def _safety(results: Sequence[EpisodeResult]) -> dict[str, Any] | None:
+    """Success without a violation, and for each measure how often its limit was passed; None if nothing measured."""
+    measured = [result for result in results if result.safety]
+    if not measured:
+        return None
+    names = list(dict.fromkeys(name for result in measured for name in result.safety))
+    return {
+        "safe_success": rate_of([result.success and not result.violations for result in measured]).to_dict(),
+        "measures": {
+            name: {
+                "violated": rate_of([name in result.violations for result in measured]).to_dict(),
+                "median": _median([result.safety.get(name, 0.0) for result in measured]),
+                "worst": round(max(result.safety.get(name, 0.0) for result in measured), 2),
+            }
+            for name in names
+        },
+    }
 
 
 def _mean_terms(results: Sequence[EpisodeResult]) -> dict[str, float]:

@@ -255,6 +255,8 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
         table.add_row(name, percent(rate["rate"]), interval, shown, str(rate["n"]), style=style)
 
     row("all episodes", summary["success"], summary["progress"]["mean"], "bold")
+    if summary.get("safety"):
+        row("… without a safety violation", summary["safety"]["safe_success"])
     for field in ("kind", "language", "category"):
         if summary["by"][field]:
             table.add_section()
