@@ -7,6 +7,7 @@ holds the strings, the EnvSpec and the fingerprint of the dataset that it was ma
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import threading
@@ -46,7 +47,7 @@ class FrameCache:
         self.sub_instructions: list[str] = document["sub_instructions"]
         self.fingerprint: str = document["fingerprint"]
         try:
-            self.frames = {c.name: np.load(root / f"frames.{c.name}.npy", mmap_mode="r") for c in self.spec.cameras}
+            self.frames = {c.name: mapped(root / f"frames.{c.name}.npy") for c in self.spec.cameras}
             self.columns = {name: np.load(root / f"{name}.npy") for name in document["columns"]}
         except (OSError, ValueError, EOFError) as error:
             raise VlaError(f"the frame cache {root} is damaged ({error}); delete it and it is made again") from error
@@ -287,10 +288,28 @@ def _frames_since_new_task(cache: FrameCache) -> np.ndarray:
     return rows - np.maximum.accumulate(np.where(begins, rows, 0))
 
 
+def mapped(file: Path) -> np.ndarray:
+    """A memory map of an array that is read here and there.
+
+    Where the data are larger than the memory, reading ahead would bring in megabytes for each image, and drive out
+    what is needed next.
+    """
+    frames = np.load(file, mmap_mode="r")
+    if hasattr(mmap, "MADV_RANDOM"):
+        frames._mmap.madvise(mmap.MADV_RANDOM)
+    return frames
+
+
 def gather(frames: np.ndarray, rows: np.ndarray) -> Any:
     """Rows of a memory map as a fresh tensor."""
     import torch
 
+    if isinstance(frames, np.memmap) and hasattr(mmap, "MADV_WILLNEED"):
+        size = frames[0].nbytes
+        for row in rows:  # the disk may fetch them all at once, and Python need not wait for one after the other
+            start = frames.offset + int(row) * size
+            aligned = start - start % mmap.PAGESIZE
+            frames._mmap.madvise(mmap.MADV_WILLNEED, aligned, start + size - aligned)  # type: ignore[attr-defined]
     out = torch.empty((len(rows), *frames.shape[1:]), dtype=torch.uint8)
     np.take(frames, rows, axis=0, out=out.numpy(), mode="clip")  # rows are in range; clip spares numpy a copy
     return out

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from vla.contracts import EnvSpec, VlaError, episode_seed
-from vla.frames import gather, made_whole, reserve
+from vla.frames import gather, made_whole, mapped, reserve
 from vla.parallel import SlotPool, available_cpus
 
 FORMAT_VERSION = 1
@@ -38,7 +38,7 @@ class Stills:
         cameras = [camera.name for camera in EnvSpec.from_dict(document["identity"]["env_spec"]).cameras]
         self.sentences: list[str] = document["sentences"]
         try:
-            self.frames = {name: np.load(root / f"frames.{name}.npy", mmap_mode="r") for name in cameras}
+            self.frames = {name: mapped(root / f"frames.{name}.npy") for name in cameras}
             self.points = {name: np.load(root / f"points.{name}.npy") for name in cameras}
             self.state, self.bounds = np.load(root / "state.npy"), np.load(root / "bounds.npy")
         except (OSError, ValueError, EOFError) as error:
