@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--env", metavar="NAME", help="the env, by name or as package.module:Class")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the dataset's folder")
-    parser.add_argument("--episodes", type=int, metavar="N", help="episodes to play (100); with --replay: all")
+    parser.add_argument(
+        "--episodes", type=int, metavar="N", help="episodes to play, or of each task to keep (100); replay: all"
+    )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (one on each CPU)")
     parser.add_argument("--noise", type=float, default=0.0, metavar="X", help="most action noise, in metres (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the run's seed (0)")
@@ -119,6 +121,8 @@ def _record(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print("stopped; finished episodes are kept, and the same command goes on from them")
         return 130
+    for task, kept in summary.unfilled.items():
+        console.print(f"of {task} only {kept} of {settings.episodes} could be kept", style="yellow", highlight=False)
     rate = wilson(summary.succeeded, summary.played)
     dropped, who = summary.played - summary.kept, "agent and expert in turns" if settings.agent else "expert"
     console.print(
