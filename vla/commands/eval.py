@@ -24,6 +24,7 @@ EPILOG = """examples:
   vla eval --env tidy_desk --instruction "请整理桌面" --items 5
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
   vla eval --env tidy_desk --check                      does it truly see and read?
+  vla eval --env metaworld --agent runs/mt50 --episodes 10   ten of each task, by tier, beside what was published
   vla eval --repeat runs/eval_tidy_desk/results.json    play the same again: does each episode come out the same?
 
 The results are in the folder --out: results.json, report.html and videos/*.mp4.

@@ -17,6 +17,8 @@ EPILOG = """examples:
         500 more into the same dataset
   vla record --env tidy_desk --episodes 500 --noise 0.01 --items 2-4 --language zh --out data/zh
         action noise of up to 1 cm, so that the data shows corrections; two to four items; Chinese only
+  vla record --env metaworld --env-option fresh=true --episodes 50 --out data/mt50
+        50 good demonstrations of each of Meta-World's fifty tasks
   vla record --env tidy_desk --agent runs/mine --episodes 500 --out data/corrections
         the agent and the expert act in turns, and the expert's turns, which start where the agent has led, are
         what is learnt from: vla train NAME --data.corrections data/corrections --init runs/mine
