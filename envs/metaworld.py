@@ -19,7 +19,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.metaworld_tasks import INSTRUCTIONS, TASKS, TIERS, instruction_of, tier_of
+from envs.metaworld_tasks import INSTRUCTIONS, PUBLISHED, TASKS, TIERS, instruction_of, tier_of
+from vla.benchmark import Benchmark
 from vla.contracts import (
     CameraSpec,
     EnvSpec,
@@ -72,6 +73,8 @@ class MetaWorld(gymnasium.Env):
     """
 
     ARGUMENT = "task"
+    tasks: tuple[str, ...] = ()
+    benchmark: ClassVar[Benchmark] = Benchmark(tuple(TIERS), PUBLISHED)
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT)}  # type: ignore[misc]
 
     def __init__(

@@ -6,6 +6,8 @@ Two tasks share a sentence: push and push-back differ only in where the goal is.
 
 from __future__ import annotations
 
+from vla.benchmark import Published
+
 INSTRUCTIONS = {
     "easy": {
         "button-press-v3": "Press a button",
@@ -78,3 +80,20 @@ def tier_of(task: str) -> str:
 def instruction_of(task: str) -> str:
     """The English sentence of a task."""
     return INSTRUCTIONS[tier_of(task)][task]
+
+
+# Success in per cent after 50 scripted demonstrations of each task, as the papers read in November 2026.
+_SMOLVLA = "SmolVLA, arXiv 2506.01844"
+PUBLISHED = (
+    Published("Diffusion Policy", "", (23.1, 10.7, 1.9, 6.1), 10.5, _SMOLVLA),
+    Published("TinyVLA", "1.3B", (77.6, 21.5, 11.4, 15.8), 31.6, _SMOLVLA),
+    Published("pi0", "3.5B", (71.8, 48.2, 41.7, 30.0), 47.9, _SMOLVLA),
+    Published("SmolVLA", "0.45B", (82.5, 41.8, 45.0, 60.0), 57.3, _SMOLVLA),
+    Published("SmolVLA", "2.25B", (87.1, 51.8, 70.0, 64.0), 68.2, _SMOLVLA),
+    Published("ProgVLA", "0.1B", (84.9, 72.7, 77.0, 79.6), 78.5, "its paper"),
+    Published("Evo-1", "0.77B", (89.2, 76.8, 77.2, 79.2), 80.6, "its paper; 400 steps"),
+    Published("Evo-Depth", "0.9B", (83.1, 84.7, 87.3, 82.4), 84.4, "its paper"),
+    Published("pi0 + PPO (Flow-Noise)", "3.5B", (91.1, 81.8, 78.3, 92.0), 85.8, "its paper"),
+    Published("LA4VLA", "1B", (88.9, 94.5, 66.7, 100.0), 87.5, "its paper"),
+    Published("FabriVLA", "0.89B", (95.0, 88.2, 86.7, 90.0), 90.0, "arXiv 2607.08575; 400 steps"),
+)

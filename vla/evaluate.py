@@ -12,7 +12,7 @@ from vla.comparable import require_shared
 from vla.compare import compare_shared
 from vla.contracts import VlaError, episode_seed
 from vla.provenance import write_atomically
-from vla.registry import load_env
+from vla.registry import load_env, tasks_of
 from vla.results import as_json, read_results, summarise
 from vla.rollout import Actor, EpisodeRequest, EpisodeResult, RolloutInterrupted, Timing, run_episodes
 
@@ -23,7 +23,7 @@ class EvalConfig:
 
     Attributes:
         env: as ``vla.registry`` names it.
-        episodes: how many.
+        episodes: how many; of each task, if the env has several.
         seed: the run's seed; the episodes' seeds come from ``episode_seed("evaluate", seed, index)``.
         workers: processes that step the envs; it does not change the results.
         slots: episodes side by side; the policy's batch size.
@@ -63,7 +63,11 @@ class EvalConfig:
             raise VlaError("--check compares the env's own sentences: leave out --instruction")
 
     def requests(self) -> list[EpisodeRequest]:
-        """The episodes to play."""
+        """The episodes to play, in the order of playing.
+
+        Of an env with several tasks each slot plays one task's episodes in a row, since changing the task is costly.
+        What an episode is depends on its index alone: task ``index % tasks``.
+        """
         options = {
             "split": self.split,
             "language": self.language,
@@ -72,7 +76,14 @@ class EvalConfig:
             "instruction": self.instruction,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        return [EpisodeRequest(i, episode_seed("evaluate", self.seed, i), dict(given)) for i in range(self.episodes)]
+        tasks = tasks_of(self.env, self.env_options)
+        requests = []
+        for index in range(self.episodes * max(1, len(tasks))):
+            task = {"task": tasks[index % len(tasks)]} if tasks else {}
+            requests.append(EpisodeRequest(index, episode_seed("evaluate", self.seed, index), given | task))
+        if tasks:  # the slots take the requests in turn
+            requests.sort(key=lambda request: (request.index % len(tasks) // self.slots, request.index))
+        return requests
 
 
 def evaluate(

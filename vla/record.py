@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from vla.contracts import Env, EnvSpec, VlaError, episode_seed
 from vla.dataset import VLA_JSON, Recorded, frames_per_second
 from vla.demonstrate import play_episode
 from vla.episodes import Episode, Shard, write_shard
+from vla.quota import Quota
+from vla.registry import tasks_of
 
 SHARDS = ".episodes"
 COMMAND = "command.json"
@@ -40,7 +42,8 @@ class RecordSettings:
     Attributes:
         env: the env's name.
         out: the dataset's folder.
-        episodes: how many episodes are played; failures count.
+        episodes: how many episodes are played; failures count. Of an env with several tasks: how many of each task
+            are kept, for which up to MOST_ATTEMPTS times as many are played.
         seed: the run's seed; episode i has ``episode_seed("record", seed, i)``.
         noise: the most that an episode's action noise may have as standard deviation, in metres. Each episode draws
             its own from 0 to this.
@@ -98,7 +101,10 @@ class RecordSettings:
 
 @dataclass(frozen=True)
 class RecordSummary:
-    """What a recording came to: ``played`` episodes, of which ``succeeded`` did; ``kept`` are in the dataset."""
+    """What a recording came to: ``played`` episodes, of which ``succeeded`` did; ``kept`` are in the dataset.
+
+    ``unfilled`` names the tasks of which fewer could be kept than was asked for, and how many were.
+    """
 
     played: int
     succeeded: int
@@ -106,6 +112,7 @@ class RecordSummary:
     frames: int
     new: int
     wall_s: float
+    unfilled: dict[str, int] = field(default_factory=dict)
 
 
 def record(settings: RecordSettings, command: str = "", show: bool = True) -> RecordSummary:
@@ -128,21 +135,27 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
     if settings.noise and not spec.relative:
         raise VlaError(f"--noise moves what the spec lists as relative, and the env {settings.env} lists nothing")
     folder = _claim(settings, spec)
-    shards = dict(_finished(folder, settings.episodes))
-    todo = [index for index in range(settings.episodes) if index not in shards]
-    if not todo and (settings.out / VLA_JSON).exists() and len(_read_facts(settings.out)["shards"]) == len(shards):
-        return _summary(list(shards.values()), 0, began)
-    new = len(todo)
-    with _Bar("recording", settings.episodes, show) as bar:
-        bar.start_at(len(shards), sum(shard.facts["success"] for shard in shards.values()))
-        for index in _play_all(settings, todo):
-            shards[index] = Shard(_shard_path(folder, index))
-            bar.advance(shards[index].facts["success"])
+    shards = dict(_finished(folder))
+    quota = Quota(settings.episodes, tasks_of(settings.env, settings.env_options))
+    counted, todo = quota.plan(_kept(shards))
+    if not todo and (settings.out / VLA_JSON).exists() and len(_read_facts(settings.out)["shards"]) == len(counted):
+        return _summary(quota, {index: shards[index] for index in counted}, 0, began)
+    new = 0
+    with _Bar("recording", len(counted) + len(todo), show) as bar:
+        bar.start_at(len(counted), sum(shards[index].facts["success"] for index in counted))
+        while todo:  # more than once only where failures are to be made good
+            for index in _play_all(settings, todo):
+                shards[index] = Shard(_shard_path(folder, index))
+                bar.advance(shards[index].facts["success"])
+            new += len(todo)
+            counted, todo = quota.plan(_kept(shards))
+            bar.extend(len(counted) + len(todo))
     from vla.assemble import assemble
     from vla.provenance import commit, versions
 
-    ordered = [shards[index] for index in sorted(shards)]
-    summary = _summary(ordered, new, began)
+    shards = {index: shards[index] for index in counted}
+    ordered = list(shards.values())
+    summary = _summary(quota, shards, new, began)
     facts = {
         "env": settings.env,
         "recording": settings.identity(),
@@ -155,7 +168,7 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
     }
     with _Bar("writing the dataset", summary.kept, show, rate=False) as bar:
         assemble(settings.out, ordered, spec, settings.video_format, facts, bar.advance)
-    return _summary(ordered, new, began)
+    return replace(summary, wall_s=time.perf_counter() - began)
 
 
 def _spec_of(settings: RecordSettings) -> EnvSpec:
@@ -205,25 +218,29 @@ def _shard_path(folder: Path, index: int) -> Path:
     return folder / f"{index:06d}.npz"
 
 
-def _finished(folder: Path, episodes: int) -> Iterator[tuple[int, Shard]]:
-    """The shards that are there. Those past ``episodes`` are left alone; damaged ones are recorded again."""
+def _finished(folder: Path) -> Iterator[tuple[int, Shard]]:
+    """The shards that are there; damaged ones are recorded again."""
     for path in sorted(folder.glob("*.npz")):
-        if int(path.stem) < episodes:
-            try:
-                yield int(path.stem), Shard(path)
-            except VlaError:
-                path.unlink()
+        try:
+            yield int(path.stem), Shard(path)
+        except VlaError:
+            path.unlink()
+
+
+def _kept(shards: dict[int, Shard]) -> dict[int, bool]:
+    return {index: shard.kept for index, shard in shards.items()}
 
 
 def _read_facts(out: Path) -> dict[str, Any]:
     return Recorded.open(out).facts
 
 
-def _summary(shards: list[Shard], new: int, began: float) -> RecordSummary:
-    kept = [shard for shard in shards if shard.kept]
-    succeeded = sum(shard.facts["success"] for shard in shards)
+def _summary(quota: Quota, shards: dict[int, Shard], new: int, began: float) -> RecordSummary:
+    kept = [shard for shard in shards.values() if shard.kept]
+    succeeded = sum(shard.facts["success"] for shard in shards.values())
     frames = sum(shard.facts["steps"] for shard in kept)
-    return RecordSummary(len(shards), succeeded, len(kept), frames, new, time.perf_counter() - began)
+    unfilled, wall_s = quota.unfilled(_kept(shards)), time.perf_counter() - began
+    return RecordSummary(len(shards), succeeded, len(kept), frames, new, wall_s, unfilled)
 
 
 # Playing, in this process or in workers. A worker keeps its env from one episode to the next.
@@ -269,7 +286,8 @@ def _work(settings: RecordSettings, index: int, env: Env | None = None) -> int:
     env = env or _worker_env
     assert env is not None
     seed = episode_seed("record", settings.seed, index)
-    episode = play_episode(env, seed, settings.options(seed), settings.noise, _agent(settings))
+    options = settings.options(seed) | Quota(settings.episodes, getattr(env, "tasks", ())).options(index)
+    episode = play_episode(env, seed, options, settings.noise, _agent(settings))
     # In turns with an agent, what the expert did is right even where the agent spoilt the episode.
     if not episode.facts["success"] and not (settings.keep_failures or settings.agent):
         episode = Episode(episode.facts)
@@ -339,6 +357,9 @@ class _Bar:
     def start_at(self, done: int, good: int) -> None:
         self._done, self._good = done, good
         self._bar.update(self._task, completed=done)
+
+    def extend(self, total: int) -> None:
+        self._bar.update(self._task, total=total)
 
     def advance(self, success: bool = True) -> None:
         self._done, self._good, self._new = self._done + 1, self._good + success, self._new + 1

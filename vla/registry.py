@@ -84,6 +84,17 @@ def make_env(name: str, **kwargs: Any) -> Env:
     return found(**kwargs)
 
 
+def tasks_of(name: str, options: dict[str, Any]) -> tuple[str, ...]:
+    """The tasks of an env that has several, by name, made with these ``options``; empty for an env that has none."""
+    if not hasattr(load_env(name), "tasks"):
+        return ()
+    env: Any = make_env(name, **options)
+    try:
+        return tuple(env.tasks)
+    finally:
+        env.close()
+
+
 def split_argument(name: str) -> tuple[str, str | None]:
     """An env's name and its argument, e.g. ``("metaworld", "reach-v3")``; None where it has none or is from outside."""
     base, colon, argument = name.partition(":")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.provenance import write_atomically
+from vla.registry import load_env
 from vla.report_style import bar_row, facts_table, interval, number, page, percent, points, words
 from vla.rollout import EpisodeResult
 
@@ -33,6 +34,7 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
         _header(summary, title),
         _tiles(summary),
         *(_rates(f"By {name}", summary["by"][name]) for name in ("kind", "language", "category")),
+        _benchmark(summary),
         _items(summary),
         _safety(summary),
         _videos(shown),
@@ -109,6 +111,22 @@ def _rates(heading: str, groups: dict[str, Any]) -> str:
         for name, group in groups.items()
     ]
     return f"<section><h2>{escape(heading)}</h2>{''.join(rows)}</section>"
+
+
+def _benchmark(summary: dict[str, Any]) -> str:
+    if "tiers" not in summary:
+        return ""
+    benchmark = load_env(summary["env"]).benchmark  # type: ignore[attr-defined]
+    head = "".join(f"<th>{escape(words(name))}</th>" for name in ("model", "size", *benchmark.tiers, "mean", "source"))
+    rows = benchmark.rows(summary["agent"], summary)
+    cells = ["".join(f"<td>{escape(value)}</td>" for value in row) for row in rows]
+    lines = "".join(f"<tr>{line}</tr>" for line in cells[:-1]) + f'<tr class="good"><td>{cells[-1][4:]}</tr>'
+    return (
+        "<section><h2>Beside what was published</h2>"
+        '<p class="hint">Success, per cent; the mean counts each tier alike. In brackets: 95 % intervals.</p>'
+        f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+        f"{bar_row(summary['episode_mean'], 'all episodes alike')}</section>"
+    )
 
 
 def _items(summary: dict[str, Any]) -> str:

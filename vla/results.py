@@ -53,6 +53,7 @@ def summarise(
         "success": rate_of([result.success for result in results]).to_dict(),
         "progress": {"mean": _mean([result.progress for result in results])},
         "by": {name: _by(results, name) for name in ("kind", "language", "category")},
+        **_benchmark(config.env, results),
         "per_item": _per_item(results),
         "safety": _safety(results),
         "reward_terms": _mean_terms(results),
@@ -161,6 +162,11 @@ def _safety(results: Sequence[EpisodeResult]) -> dict[str, Any] | None:
             for name in names
         },
     }
+
+
+def _benchmark(env: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    benchmark = getattr(load_env(env), "benchmark", None)
+    return {} if benchmark is None else benchmark.scores(results)
 
 
 def _mean_terms(results: Sequence[EpisodeResult]) -> dict[str, float]:

@@ -24,6 +24,7 @@ EPILOG = """examples:
   vla eval --env tidy_desk --instruction "请整理桌面" --items 5
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
   vla eval --env tidy_desk --check                      does it truly see and read?
+  vla eval --env metaworld --agent runs/mt50 --episodes 10   ten of each task, by tier, beside what was published
   vla eval --repeat runs/eval_tidy_desk/results.json    play the same again: does each episode come out the same?
 
 The results are in the folder --out: results.json, report.html and videos/*.mp4.
@@ -41,7 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--env", metavar="NAME", help="the env, e.g. tidy_desk, or package.module:Class")
     add("--agent", metavar="PATH|NAME", help="an agent's folder or name (default: the agent that ships for the env)")
-    add("--episodes", type=int, default=50, metavar="N", help="how many episodes (default: 50)")
+    add(
+        "--episodes",
+        type=int,
+        default=50,
+        metavar="N",
+        help="how many episodes (50); of each task, if there are several",
+    )
     add("--seed", type=int, default=0, metavar="N", help="chooses the episodes (default: 0)")
     add("--workers", type=int, metavar="N", help="processes that step the envs (default: one for each CPU, at most 8)")
     add("--instruction", metavar="TEXT", help="your own sentence for all episodes, English or Chinese")
@@ -243,6 +250,7 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
     """The figures on the terminal."""
     from rich.table import Table
 
+    from vla.registry import load_env
     from vla.report_style import percent, words
 
     table = Table(title=f"{summary['agent']} on {summary['env']}, {summary['split']}", title_justify="left")
@@ -268,6 +276,14 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
             if key in check and (key != "success" or "moved_named" not in check):
                 row(f"{words(name)}: {label}", check[key])
     console.print(table)
+    if "tiers" in summary:
+        benchmark = load_env(summary["env"]).benchmark  # type: ignore[attr-defined]
+        published = Table(title="beside what was published, success in %", title_justify="left")
+        for title in ("model", "size", *map(words, benchmark.tiers), "mean", "source"):
+            published.add_column(title)
+        for texts in benchmark.rows(summary["agent"], summary):
+            published.add_row(*texts)
+        console.print(published)
     facts = [
         ("policy decisions a second", summary["policy_hz"]),
         ("env steps a second", summary["env_steps_per_s"]),

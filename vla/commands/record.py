@@ -17,6 +17,8 @@ EPILOG = """examples:
         500 more into the same dataset
   vla record --env tidy_desk --episodes 500 --noise 0.01 --items 2-4 --language zh --out data/zh
         action noise of up to 1 cm, so that the data shows corrections; two to four items; Chinese only
+  vla record --env metaworld --env-option fresh=true --episodes 50 --out data/mt50
+        50 good demonstrations of each of Meta-World's fifty tasks
   vla record --env tidy_desk --agent runs/mine --episodes 500 --out data/corrections
         the agent and the expert act in turns, and the expert's turns, which start where the agent has led, are
         what is learnt from: vla train NAME --data.corrections data/corrections --init runs/mine
@@ -33,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--env", metavar="NAME", help="the env, by name or as package.module:Class")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the dataset's folder")
-    parser.add_argument("--episodes", type=int, metavar="N", help="episodes to play (100); with --replay: all")
+    parser.add_argument(
+        "--episodes", type=int, metavar="N", help="episodes to play, or of each task to keep (100); replay: all"
+    )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (one on each CPU)")
     parser.add_argument("--noise", type=float, default=0.0, metavar="X", help="most action noise, in metres (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the run's seed (0)")
@@ -119,6 +123,8 @@ def _record(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print("stopped; finished episodes are kept, and the same command goes on from them")
         return 130
+    for task, kept in summary.unfilled.items():
+        console.print(f"of {task} only {kept} of {settings.episodes} could be kept", style="yellow", highlight=False)
     rate = wilson(summary.succeeded, summary.played)
     dropped, who = summary.played - summary.kept, "agent and expert in turns" if settings.agent else "expert"
     console.print(
