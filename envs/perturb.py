@@ -55,7 +55,7 @@ def _either_way(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.choice((-1.0, 1.0), count) * rng.uniform(0.6, 1.0, count)
 
 
-# --- cameras -------------------------------------------------------------------------------------------------------
+# --- cameras ---------------------------------------------------------------------------------------------------------
 
 
 def _move_cameras(model: Any, strength: str, rng: np.random.Generator, keep_in_view: np.ndarray) -> None:
@@ -124,7 +124,7 @@ def _change_light(model: Any, strength: str, rng: np.random.Generator) -> None:
     headlight.diffuse[:] = np.asarray(headlight.diffuse) * colour
 
 
-# --- surfaces ----------------------------------------------------------------------------------------------------------
+# --- surfaces --------------------------------------------------------------------------------------------------------
 
 
 def _change_surfaces(model: Any, strength: str, rng: np.random.Generator) -> None:

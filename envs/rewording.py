@@ -14,7 +14,12 @@ _BEFORE = {
         "I have visitors in ten minutes, so listen: ",
         "My sister calls at noon, and before that ",
     ),
-    "zh": ("早上好，又来麻烦你了。", "你好，今天真够忙的。", "十分钟后有客人要来，听我说：", "我中午要接个电话，在那之前"),
+    "zh": (
+        "早上好，又来麻烦你了。",
+        "你好，今天真够忙的。",
+        "十分钟后有客人要来，听我说：",
+        "我中午要接个电话，在那之前",
+    ),
 }
 _AFTER = {
     "en": (" I will be back in five minutes.", " Thanks a lot, take your time.", " That would really help me."),
@@ -29,7 +34,7 @@ def reword(goal: Goal, said: str, language: str, strength: str, rng: np.random.G
         goal: what is asked for; it stays the same.
         said: the sentence that is replaced.
         language: its language, ``en`` or ``zh``.
-        strength: ``mild`` keeps the language, ``medium`` changes it, ``strong`` also adds small talk around the request.
+        strength: ``mild`` keeps the language, ``medium`` changes it, ``strong`` also adds small talk around it.
         rng: the source of randomness; the same state gives the same sentence.
 
     Returns:

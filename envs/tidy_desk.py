@@ -74,8 +74,8 @@ class TidyDesk(gymnasium.Env):
     ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it decides
     language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is
     anywhere above the desk and holds an item now and then, some items are in place, and some have fallen into or onto
-    receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis to strength, the axes those
-    of ``PERTURBATIONS``; see ``vla.perturb``).
+    receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of ``PERTURBATIONS`` to strength;
+    see ``vla.perturb``).
     """
 
     PERTURBATIONS = ("camera", "light", "texture", "distractors", "layout", "language", "state")
@@ -388,8 +388,8 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     count = chosen["items"]
     if count is not None and (not isinstance(count, (int, np.integer)) or not 2 <= count <= 5):
         raise VlaError(f"tidy_desk: items must be 2 to 5, and was {count}")
-    chosen["perturb"] = dict(chosen["perturb"] or {})
-    perturb.require(chosen["perturb"], TidyDesk.PERTURBATIONS, "tidy_desk")
+    harder = chosen["perturb"] = dict(chosen["perturb"] or {})
+    perturb.require(harder, TidyDesk.PERTURBATIONS, "tidy_desk")
     chosen["goal"] = None
     text = chosen["instruction"]
     if text is not None:

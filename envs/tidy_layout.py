@@ -147,8 +147,8 @@ def move_beyond(
     """The perturbation ``layout``: the same items, outside of the area where training puts them.
 
     Each centre lies beyond the area's edge by as much as ``BEYOND`` says, within the arm's reach and in the scene
-    camera's view, with room for the fingers. An item for which no such place is free stays where it is; the first, which
-    is always asked for, is moved first.
+    camera's view, with room for the fingers. An item for which no such place is free stays where it is; the first, which is
+    always asked for, is moved first.
     """
     result = list(placed)
     margin = BEYOND[strength][1]

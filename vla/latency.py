@@ -8,8 +8,8 @@ stays where it is. The policy is asked as often as without latency. A chunk that
 observation is dropped.
 
 The delay of a decision is normal, with a fifth of its mean as standard deviation, and never negative. An env plays
-whole actions, so it is rounded up or down to whole steps at random, with the odds that keep its mean: of 50 ms in an env
-with steps of 100 ms every second chunk comes one step late, and the others at once.
+whole actions, so it is rounded up or down to whole steps at random, with the odds that keep its mean: of 50 ms in an
+env with steps of 100 ms about every second chunk comes one step late, and the others at once.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _tile(env: Env, harder: dict[str, str], request: EpisodeRequest) -> Tile:
     if perturb.for_reset(harder):
         options["perturb"] = perturb.for_reset(harder)
     env.reset(seed=request.seed, options=options or None)
-    seen, captions, played = env.observe(), [], ()
+    seen, captions, played = env.observe(), [], list[int]()
     if "noise" in harder:
         seen = NoisySensors(env.env_spec, harder["noise"], request.seed)(seen)
         level = LEVELS[harder["noise"]]

@@ -157,7 +157,7 @@ def run_episodes(
             timer = time.perf_counter()
             starts = pool.call({slot: ("begin", waiting[slot].pop(0)) for slot in range(slots)})
             timing.env_s += time.perf_counter() - timer
-            running = {slot: _begin(*start, make_chunking(), spec) for slot, start in starts.items()}
+            running = {slot: _begin(start[0], start[1], make_chunking(), spec) for slot, start in starts.items()}
             while running:
                 orders = _decide(agent, running, spec, observation_filter, timing)
                 timer = time.perf_counter()
