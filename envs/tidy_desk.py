@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs import instructions
+from envs import instructions, tidy_layout
 from envs.distractors import add_distractors
 from envs.instructions import Goal
 from envs.items import Receptacle, add_item, add_receptacle
@@ -33,17 +33,7 @@ from envs.tabletop import (
     Tabletop,
     camera_specs,
 )
-from envs.tidy_layout import (
-    AREA_HIGH,
-    AREA_LOW,
-    Placed,
-    choose_things,
-    half_tidied,
-    move_beyond,
-    occupied,
-    random_goal,
-    sample_layout,
-)
+from envs.tidy_layout import Placed, choose_things, half_tidied, random_goal, sample_layout
 from vla import perturb
 from vla.contracts import EnvSpec, Observation, ReferringExpression, StepResult, VlaError
 
@@ -55,7 +45,6 @@ _FALLEN_FOR = 0.8  # seconds after which what falls at the start has come to res
 _STICKY = 0.03  # metres by which another item must be nearer to become the target
 _LONGEST = 300  # characters of an instruction
 _OPTIONS = ("split", "language", "items", "kind", "category", "instruction", "stage", "perturb")
-_AREA = np.array([(x, y, 0.0) for x in (AREA_LOW[0], AREA_HIGH[0]) for y in (AREA_LOW[1], AREA_HIGH[1])])
 _PRINTABLE = "".join(map(chr, range(32, 127)))
 _CHARSET = _PRINTABLE + "。，？！、；：“”‘’（）《》～…" + "".join(map(chr, range(0x4E00, 0xA000)))
 
@@ -74,8 +63,8 @@ class TidyDesk(gymnasium.Env):
     ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it decides
     language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is
     anywhere above the desk and holds an item now and then, some items are in place, and some have fallen into or onto
-    receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of ``PERTURBATIONS`` to strength;
-    see ``vla.perturb``).
+    receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of ``PERTURBATIONS`` to
+    strength; see ``vla.perturb``).
     """
 
     PERTURBATIONS = ("camera", "light", "texture", "distractors", "layout", "language", "state")
@@ -144,7 +133,7 @@ class TidyDesk(gymnasium.Env):
             start = self.tabletop.pose_above_table(rng)
         if "state" in self._harder:
             start = self.tabletop.pose_off_home(self._harder["state"], perturb.rng_of(seed, "state"))
-        change = partial(perturb_model, perturb=self._harder, seed=seed, keep_in_view=_AREA)
+        change = partial(perturb_model, perturb=self._harder, seed=seed, keep_in_view=tidy_layout.CORNERS)
         self.tabletop.build(self._add_things, start, change)
         if midway and rng.random() < 0.3:
             self._start_with_something_held(rng)
@@ -183,7 +172,7 @@ class TidyDesk(gymnasium.Env):
             )
         if "layout" in harder:
             rng = perturb.rng_of(self.seed, "layout")
-            self.placed = move_beyond(self.placed, self.receptacles, harder["layout"], rng)
+            self.placed = tidy_layout.move_beyond(self.placed, self.receptacles, harder["layout"], rng)
 
     def _add_things(self, spec: Any) -> None:
         for receptacle in self.receptacles.values():
@@ -191,7 +180,7 @@ class TidyDesk(gymnasium.Env):
         for placed in self.placed:
             add_item(spec, placed.item, placed.x, placed.y, placed.yaw, placed.above)
         if "distractors" in self._harder:
-            taken, rng = occupied(self.placed, self.receptacles), perturb.rng_of(self.seed, "distractors")
+            taken, rng = tidy_layout.occupied(self.placed, self.receptacles), perturb.rng_of(self.seed, "distractors")
             add_distractors(spec, self._harder["distractors"], taken, rng)
 
     def _start_with_something_held(self, rng: np.random.Generator) -> None:

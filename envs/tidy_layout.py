@@ -17,6 +17,7 @@ from envs.rectangles import Rectangle, clear
 from vla.contracts import VlaError
 
 AREA_LOW, AREA_HIGH = (0.325, -0.285), (0.700, 0.285)
+CORNERS = np.array([(x, y, 0.0) for x in (AREA_LOW[0], AREA_HIGH[0]) for y in (AREA_LOW[1], AREA_HIGH[1])])
 MOST_OF_A_CATEGORY = 3
 _REACH = 0.74  # metres from the base axis to an item
 _APART = 0.02  # metres between two items, and between an item and a receptacle
@@ -147,7 +148,7 @@ def move_beyond(
     """The perturbation ``layout``: the same items, outside of the area where training puts them.
 
     Each centre lies beyond the area's edge by as much as ``BEYOND`` says, within the arm's reach and in the scene
-    camera's view, with room for the fingers. An item for which no such place is free stays where it is; the first, which is
+    camera's view, with room for the fingers. An item for which no place is free stays where it is; the first, which is
     always asked for, is moved first.
     """
     result = list(placed)
