@@ -82,7 +82,7 @@ def add_distractors(
     """Put distractors on the table, clear of what is there. Bodies are named ``distractor KIND``.
 
     What is drawn does not depend on what is taken: candidates for each place are drawn first, and the first that is
-    free counts. Where none is, that thing is left out.
+    free counts. Where none is, the next kind is tried.
 
     Args:
         spec: the scene; its table's surface is z = 0.
@@ -97,7 +97,9 @@ def add_distractors(
     shades = rng.random(len(KINDS))
     spots = rng.uniform((*LOW, -math.pi), (*HIGH, math.pi), (len(KINDS), _TRIES, 3))
     occupied, added = list(taken), []
-    for kind, shade, candidates in list(zip(order, shades, spots, strict=True))[: COUNTS[strength]]:
+    for kind, shade, candidates in zip(order, shades, spots, strict=True):
+        if len(added) == COUNTS[strength]:
+            break
         half, colours, _ = _KINDS[kind]
         for x, y, yaw in candidates.tolist():
             footprint = (x, y, yaw, *half)

@@ -1,6 +1,7 @@
 """Perturbations: their names, who can do them, and those that need nothing from the env: noise and latency."""
 
 import argparse
+import itertools
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from vla.latency import DelayedChunking, hold_still
 from vla.rollout import EpisodeRequest, run_episodes
 from vla.sensors import LEVELS, NoisySensors
 
-SPEC = EnvSpec("toy", (CameraSpec("scene", 32, 32), CameraSpec("wrist", 32, 32)), ("x [m]", "q [rad]"), ("x [m]", "dz [m]"),
-               0.1, 50)  # fmt: skip
+CAMERAS = (CameraSpec("scene", 32, 32), CameraSpec("wrist", 32, 32))
+SPEC = EnvSpec("toy", CAMERAS, ("x [m]", "q [rad]"), ("x [m]", "dz [m]"), 0.1, 50)
 
 
 def look(value=128, x=0.5):
@@ -131,7 +132,7 @@ def test_a_late_chunk_begins_late_and_the_earlier_one_goes_on():
     assert found[: begins[0]] == [(-1, -1)] * begins[0], "until the first answer comes it stays where it is"
     chunks = [chunk for chunk, _ in found]
     assert chunks == sorted(chunks), "never back to an older plan"
-    for (chunk, action), (following, later) in zip(found, found[1:], strict=False):
+    for (chunk, action), (following, later) in itertools.pairwise(found):
         assert chunk == -1 or (following, later) in {(chunk, action + 1), (chunk + 1, 0)}
     assert max(action for _, action in found) > 3, "a plan goes on beyond what would have been played of it"
 

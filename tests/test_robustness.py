@@ -18,7 +18,7 @@ from vla.robustness import part_folder, plan, run_suite
 from vla.rollout import RolloutInterrupted
 from vla.stats import retained_share
 
-SMALL = ("--episodes", "4", "--slots", "2", "--videos", "1", "--workers", "1", "--execute", "4", "--kind", "named")
+SMALL = ("--episodes", "4", "--slots", "2", "--videos", "0", "--workers", "1", "--execute", "4", "--kind", "named")
 
 
 class Hashed(DotAgent):
@@ -45,7 +45,7 @@ def outcomes(folder):
 
 
 def test_the_suite_plays_every_part_on_the_same_seeds(tmp_path, capsys):
-    assert vla_eval("--env", ENV, "--suite", "robustness", "--out", tmp_path, *SMALL) == 0
+    assert vla_eval("--env", ENV, "--suite", "robustness", "--out", tmp_path, *SMALL, "--videos", 1) == 0
     found = read_results(tmp_path)
     assert set(found["suite"]) == set(perturb.axes_of(DotEnv)) == {"state", "latency", "noise"}
     for axis, rates in found["suite"].items():
@@ -56,7 +56,9 @@ def test_the_suite_plays_every_part_on_the_same_seeds(tmp_path, capsys):
             assert part["settings"]["perturb"] == {axis: strength} == part["perturb"]
             assert [e["seed"] for e in part["episodes_detail"]] == [e["seed"] for e in found["episodes_detail"]]
     assert list(found["delay_ms"]) == ["0", "50", "100", "200", "400"]
-    assert found["delay_ms"]["0"] == found["success"] and found["delay_ms"]["100"] == found["suite"]["latency"]["medium"]
+    assert (
+        found["delay_ms"]["0"] == found["success"] and found["delay_ms"]["100"] == found["suite"]["latency"]["medium"]
+    )
     assert found["delay_ms"]["400"] == read_results(part_folder(tmp_path, "latency", "400ms"))["success"]
     medium = [rates["medium"]["rate"] for rates in found["suite"].values()]
     assert found["retained"] == pytest.approx(np.mean(medium) / found["success"]["rate"], abs=1e-3)
@@ -84,7 +86,7 @@ def test_an_interrupted_suite_goes_on_where_it_stopped(tmp_path):
     whole = run_suite(wanted, Hashed(), tmp_path / "whole")
     impatient = Impatient()
     impatient.stop_at = 100
-    with pytest.raises(RolloutInterrupted, match="of 7 parts of the suite were finished before '.*goes on from there"):
+    with pytest.raises(RolloutInterrupted, match=r"of 7 parts of the suite were finished before '.*goes on from there"):
         run_suite(wanted, impatient, tmp_path / "cut")
     kept = read_results(tmp_path / "cut")
     done = int(kept["suite_unfinished"].split()[0])
