@@ -16,7 +16,7 @@ import numpy as np
 from envs.rectangles import Rectangle, clear
 
 COUNTS = {"mild": 1, "medium": 3, "strong": 6}
-LOW, HIGH = (0.29, -0.34), (0.76, 0.34)  # where their centres may be
+FAR, NEAR = 0.30, 0.72  # x of their centres
 _GAP = 0.02  # metres to whatever else needs room
 _TRIES = 400
 
@@ -95,7 +95,8 @@ def add_distractors(
     """
     order = [KINDS[i] for i in rng.permutation(len(KINDS))]
     shades = rng.random(len(KINDS))
-    spots = rng.uniform((*LOW, -math.pi), (*HIGH, math.pi), (len(KINDS), _TRIES, 3))
+    spots = rng.uniform((FAR, -1.0, -math.pi), (NEAR, 1.0, math.pi), (len(KINDS), _TRIES, 3))
+    spots[..., 1] *= 0.265 + 0.107 * (0.70 - spots[..., 0])  # within the sides of the scene camera's picture
     occupied, added = list(taken), []
     for kind, shade, candidates in zip(order, shades, spots, strict=True):
         if len(added) == COUNTS[strength]:

@@ -26,7 +26,7 @@ _SCENE_CAMERA = {
     "strong": (24.0, 12.0, 9.0, 0.12, 0.10, 0.035),
 }
 # strength: place (metres), turn (degrees), field of view (share)
-_WRIST_CAMERA = {"mild": (0.002, 2.0, 0.02), "medium": (0.006, 5.0, 0.06), "strong": (0.012, 11.0, 0.12)}
+_WRIST_CAMERA = {"mild": (0.002, 2.0, 0.02), "medium": (0.006, 5.0, 0.06), "strong": (0.009, 9.0, 0.12)}
 # strength: azimuth and height of the key light (degrees), brightness (log), warmth (share of red against blue)
 _LIGHT = {"mild": (20.0, 6.0, 0.15, 0.07), "medium": (60.0, 15.0, 0.40, 0.18), "strong": (140.0, 28.0, 0.65, 0.32)}
 

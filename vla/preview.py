@@ -112,24 +112,27 @@ def _played(strength: str, dt: float, seed: int) -> list[int]:
 def _draw(env: str, columns: Sequence[str], rows: Sequence[tuple[str, list[Tile]]]) -> bytes:
     from matplotlib.figure import Figure
 
+    # Columns are strengths of one episode, or episodes; a sentence is shown where the perturbation has changed it.
+    known = [rows[0][1][0 if columns[0] == "unperturbed" else at].sentence for at in range(len(columns))]
     wide = max(tile.picture.shape[1] / tile.picture.shape[0] for _, row in rows for tile in row)
-    size = (1.1 + 1.75 * wide * len(columns), 0.6 + 2.0 * len(rows))
+    captions = [[_caption(tile, told) for tile, told in zip(row, known, strict=True)] for _, row in rows]
+    lines = max(caption.count("\n") + bool(caption) for row in captions for caption in row)
+    gap = 0.12 + 0.12 * lines  # inches
+    size = (1.1 + 1.75 * wide * len(columns), 0.7 + (1.75 + gap) * len(rows))
     figure = Figure(figsize=size, dpi=110, facecolor="#fafaf8")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     figure.subplots_adjust(
-        left=1.0 / size[0], right=1 - 0.05 / size[0], top=1 - 0.62 / size[1], bottom=0.42 / size[1],
-        wspace=0.03, hspace=0.15,
+        left=1.0 / size[0], right=1 - 0.05 / size[0], top=1 - 0.62 / size[1], bottom=gap / size[1],
+        wspace=0.03, hspace=gap / 1.75,
     )  # fmt: skip
     figure.suptitle(f"{env}: what the policy sees", x=0.01, ha="left", y=1 - 0.12 / size[1], va="top", fontsize=11)
-    first = rows[0][1][0].sentence
-    for (name, row), line in zip(rows, axes, strict=True):
-        line[0].set_ylabel(name.replace(",", ",\n"), fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
-        for tile, plot in zip(row, line, strict=True):
+    for (name, row), line, written in zip(rows, axes, captions, strict=True):
+        line[0].set_ylabel(name.replace("=", "\n"), fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
+        for tile, plot, caption in zip(row, line, written, strict=True):
             plot.imshow(tile.picture, interpolation="nearest")
             plot.set_xticks([])
             plot.set_yticks([])
-            said = "" if tile.sentence == first else _printable(tile.sentence)
-            plot.set_xlabel("\n".join(filter(None, (tile.caption, said))), fontsize=6.5, **_font(said))
+            plot.set_xlabel(caption, fontsize=6.5, **_font(caption))
             if tile.played:
                 _draw_strip(plot, tile)
     for name, plot in zip(columns, axes[0], strict=True):
@@ -137,6 +140,11 @@ def _draw(env: str, columns: Sequence[str], rows: Sequence[tuple[str, list[Tile]
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
+
+
+def _caption(tile: Tile, told: str) -> str:
+    """What stands below a tile: its figures, and the sentence where it is not the one that was ``told``."""
+    return "\n".join(filter(None, (tile.caption, "" if tile.sentence == told else _printable(tile.sentence))))
 
 
 def _draw_strip(plot: Any, tile: Tile) -> None:
@@ -163,10 +171,10 @@ def _box(left: float, top: float, wide: float, high: float, colour: str) -> Any:
 def _printable(sentence: str) -> str:
     """The sentence in short lines; a note in its place where no font here has its characters."""
     if sentence.isascii():
-        return "\n".join(textwrap.wrap(sentence, 56))
+        return "\n".join(textwrap.wrap(sentence, 72))
     if not _font(sentence):
         return "(a sentence in another script: see the terminal)"
-    return "\n".join(textwrap.wrap(sentence, 28))
+    return "\n".join(textwrap.wrap(sentence, 36))
 
 
 def _font(text: str) -> dict[str, str]:
