@@ -44,6 +44,7 @@ WORKSPACE_LOW, WORKSPACE_HIGH = (0.25, -0.45, 0.010), (0.80, 0.45, 0.60)
 
 _SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
 _TICKS = round(DT * CONTROL_HZ)
+_OFF_HOME = {"mild": 0.10, "medium": 0.22, "strong": 0.42}  # rad; training starts up to 0.06 off
 _OPENING = 0.04  # metres a finger travels from closed to open
 
 
@@ -162,11 +163,21 @@ class Tabletop:
         self.model: mujoco.MjModel
         self.data: mujoco.MjData
 
-    def build(self, add_things: Callable[[mujoco.MjSpec], None], q: np.ndarray | None = None) -> None:
-        """Compile a scene with a task's things in it; the arm rests at ``q`` (rad, (7,)), by default its home."""
+    def build(
+        self,
+        add_things: Callable[[mujoco.MjSpec], None],
+        q: np.ndarray | None = None,
+        change: Callable[[mujoco.MjModel], None] | None = None,
+    ) -> None:
+        """Compile a scene with a task's things in it; the arm rests at ``q`` (rad, (7,)), by default its home.
+
+        ``change`` may then alter the model in place, as long as nothing in it is added or taken away.
+        """
         spec = self._base.copy()
         add_things(spec)
         self.model = spec.compile()
+        if change is not None:
+            change(self.model)
         self.data = mujoco.MjData(self.model)
         q = self.controller.home if q is None else q
         self.data.qpos[:7], self.data.qpos[7:9] = q, _OPENING
@@ -185,6 +196,20 @@ class Tabletop:
             q[5] = q[1] - q[3] + rng.uniform(-0.05, 0.05)  # which turns the hand to the table
             self.controller.reset(q, 1.0)
             if (low <= self.controller.position).all() and (self.controller.position <= high).all():
+                return q
+
+    def pose_off_home(self, strength: str, rng: np.random.Generator) -> np.ndarray:
+        """The perturbation ``state``: joint positions (7,), rad, off the home pose by as much as ``_OFF_HOME`` says.
+
+        Every joint is off, one way or the other; the tool is over the table's middle, 12 cm above it or more.
+        """
+        low, high = np.array([0.28, -0.32, 0.12]), np.array([0.68, 0.32, 0.48])
+        while True:
+            unit = rng.choice((-1.0, 1.0), 7) * rng.uniform(0.6, 1.0, 7)
+            q = self.controller.home + _OFF_HOME[strength] * unit * (1.0, 0.8, 0.8, 0.8, 0.8, 0.6, 1.6)
+            self.controller.reset(q, 1.0)
+            at, down = self.controller.position, -self.controller.rotation[2, 2]
+            if (low <= at).all() and (at <= high).all() and down > 0.75:
                 return q
 
     def grasp(self, name: str, half_width: float, offset: np.ndarray, yaw: float) -> None:

@@ -8,15 +8,19 @@ HOLD_STEPS control steps, and nothing else was disturbed.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs import instructions
+from envs import instructions, tidy_layout
+from envs.distractors import add_distractors
 from envs.instructions import Goal
 from envs.items import Receptacle, add_item, add_receptacle
+from envs.perturb import perturb_model
+from envs.rewording import reword
 from envs.safety import LIMITS
 from envs.tabletop import (
     ACTION,
@@ -31,6 +35,7 @@ from envs.tabletop import (
     camera_specs,
 )
 from envs.tidy_layout import Placed, choose_things, half_tidied, random_goal, sample_layout
+from vla import perturb
 from vla.contracts import EnvSpec, Observation, ReferringExpression, StepResult, VlaError
 
 EPISODE_STEPS = 400
@@ -40,7 +45,7 @@ RESTING = 0.02  # m/s, below which an item counts as at rest
 _FALLEN_FOR = 0.8  # seconds after which what falls at the start has come to rest
 _STICKY = 0.03  # metres by which another item must be nearer to become the target
 _LONGEST = 300  # characters of an instruction
-_OPTIONS = ("split", "language", "items", "kind", "category", "instruction", "stage")
+_OPTIONS = ("split", "language", "items", "kind", "category", "instruction", "stage", "perturb")
 _PRINTABLE = "".join(map(chr, range(32, 127)))
 _CHARSET = _PRINTABLE + "。，？！、；：“”‘’（）《》～…" + "".join(map(chr, range(0x4E00, 0xA000)))
 
@@ -59,10 +64,12 @@ class TidyDesk(gymnasium.Env):
     ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it decides
     language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is
     anywhere above the desk and holds an item now and then, some items are in place, and some have fallen into or onto
-    receptacles where they don't belong; 2 to 5 items if ``items`` is None).
+    receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of ``PERTURBATIONS`` to
+    strength; see ``vla.perturb``).
     """
 
     safety_limits: ClassVar[dict[str, float]] = LIMITS
+    PERTURBATIONS = ("camera", "light", "texture", "distractors", "layout", "language", "state")
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT)}  # type: ignore[misc]
 
     def __init__(
@@ -113,6 +120,7 @@ class TidyDesk(gymnasium.Env):
 
         things = choose_things(goal, count, rng)
         self.receptacles, self.placed = sample_layout(things, self.split, rng)
+        self._perturb_scene(chosen["perturb"])
         if goal.kind == "all":
             self.asked = [True] * len(things)
         elif goal.kind == "category":
@@ -125,7 +133,10 @@ class TidyDesk(gymnasium.Env):
             self.placed = half_tidied(self.placed, self.receptacles, rng)
         if midway and rng.random() < 0.7:
             start = self.tabletop.pose_above_table(rng)
-        self.tabletop.build(self._add_things, start)
+        if "state" in self._harder:
+            start = self.tabletop.pose_off_home(self._harder["state"], perturb.rng_of(seed, "state"))
+        change = partial(perturb_model, perturb=self._harder, seed=seed, keep_in_view=tidy_layout.CORNERS)
+        self.tabletop.build(self._add_things, start, change)
         if midway and rng.random() < 0.3:
             self._start_with_something_held(rng)
         if any(placed.above for placed in self.placed):
@@ -155,11 +166,26 @@ class TidyDesk(gymnasium.Env):
         }
         return self._raw_observation(), info
 
+    def _perturb_scene(self, harder: dict[str, str]) -> None:
+        """Take note of the perturbations, and do those of the sentence and of the items' places."""
+        self._harder = harder
+        if "language" in harder:
+            rng = perturb.rng_of(self.seed, "language")
+            self.instruction, self.language = reword(
+                self.goal, self.instruction, self.language, harder["language"], rng
+            )
+        if "layout" in harder:
+            rng = perturb.rng_of(self.seed, "layout")
+            self.placed = tidy_layout.move_beyond(self.placed, self.receptacles, harder["layout"], rng)
+
     def _add_things(self, spec: Any) -> None:
         for receptacle in self.receptacles.values():
             add_receptacle(spec, receptacle)
         for placed in self.placed:
             add_item(spec, placed.item, placed.x, placed.y, placed.yaw, placed.above)
+        if "distractors" in self._harder:
+            taken, rng = tidy_layout.occupied(self.placed, self.receptacles), perturb.rng_of(self.seed, "distractors")
+            add_distractors(spec, self._harder["distractors"], taken, rng)
 
     def _start_with_something_held(self, rng: np.random.Generator) -> None:
         item = self.placed[int(rng.choice(np.flatnonzero(np.array(self.asked))))].item
@@ -359,6 +385,8 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     count = chosen["items"]
     if count is not None and (not isinstance(count, (int, np.integer)) or not 2 <= count <= 5):
         raise VlaError(f"tidy_desk: items must be 2 to 5, and was {count}")
+    harder = chosen["perturb"] = dict(chosen["perturb"] or {})
+    perturb.require(harder, TidyDesk.PERTURBATIONS, "tidy_desk")
     chosen["goal"] = None
     text = chosen["instruction"]
     if text is not None:

@@ -13,13 +13,17 @@ import numpy as np
 
 from envs.instructions import CATEGORIES, NOUN_COLORS, NOUNS, Goal
 from envs.items import Item, Receptacle, make_item, make_receptacle
+from envs.rectangles import Rectangle, clear
 from vla.contracts import VlaError
 
 AREA_LOW, AREA_HIGH = (0.325, -0.285), (0.700, 0.285)
+CORNERS = np.array([(x, y, 0.0) for x in (AREA_LOW[0], AREA_HIGH[0]) for y in (AREA_LOW[1], AREA_HIGH[1])])
 MOST_OF_A_CATEGORY = 3
 _REACH = 0.74  # metres from the base axis to an item
 _APART = 0.02  # metres between two items, and between an item and a receptacle
 _FINGERS = (0.013, 0.064)  # half length and half width of what the open fingers need around an item's centre
+# How far beyond the area the centre of an item may lie, metres; see ``move_beyond``.
+BEYOND = {"mild": (0.003, 0.012), "medium": (0.012, 0.027), "strong": (0.027, 0.060)}
 _HELDOUT_ORDERS = (("blocks", "pens", "waste"), ("waste", "blocks", "pens"))
 
 
@@ -62,9 +66,6 @@ def half_tidied(
             thing = replace(thing, x=x, y=y, above=receptacle.wall + 0.01 + 0.035 * index)
         result.append(thing)
     return result
-
-
-Rectangle = tuple[float, float, float, float, float]  # x, y, yaw, half length, half width
 
 
 def choose_things(goal: Goal, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -141,6 +142,46 @@ def sample_layout(
             return receptacles, [found[i] for i in range(len(items))]
 
 
+def move_beyond(
+    placed: list[Placed], receptacles: dict[str, Receptacle], strength: str, rng: np.random.Generator
+) -> list[Placed]:
+    """The perturbation ``layout``: the same items, outside of the area where training puts them.
+
+    Each centre lies beyond the area's edge by as much as ``BEYOND`` says, within the arm's reach and in the scene
+    camera's view, with room for the fingers. An item for which no place is free stays where it is; the first, which is
+    always asked for, is moved first.
+    """
+    result = list(placed)
+    margin = BEYOND[strength][1]
+    low, high = np.array((*AREA_LOW, -math.pi)) - (margin, margin, 0), np.array((*AREA_HIGH, math.pi))
+    for index in range(len(placed)):
+        spots = rng.uniform(low, high + (margin, margin, 0), (3000, 3))
+        receptacle_room: list[Rectangle] = [(r.x, r.y, r.yaw, *r.outside) for r in receptacles.values()]
+        others = [other for i, other in enumerate(result) if i != index]
+        solid = receptacle_room + [_footprint(other) for other in others]
+        room = [rectangle for other in others for rectangle in _finger_room(other)]
+        for x, y, yaw in spots[_is_beyond(spots, strength)].tolist():
+            moved = replace(placed[index], x=x, y=y, yaw=yaw)
+            if _has_room(moved, solid, room):
+                result[index] = moved
+                break
+    return result
+
+
+def _is_beyond(spots: np.ndarray, strength: str) -> np.ndarray:
+    x, y = spots[:, 0], np.abs(spots[:, 1])
+    excess = np.max((AREA_LOW[0] - x, x - AREA_HIGH[0], y - AREA_HIGH[1]), axis=0)
+    least, most = BEYOND[strength]
+    in_view = y < 0.288 + 0.107 * (AREA_HIGH[0] - x)  # the picture's side edges, less one centimetre
+    return (least <= excess) & (excess <= most) & in_view & (np.hypot(x, y) <= _REACH)
+
+
+def occupied(placed: list[Placed], receptacles: dict[str, Receptacle]) -> list[Rectangle]:
+    """What must stay free of anything else: items, receptacles and the fingers' room around each item."""
+    things = [(r.x, r.y, r.yaw, *r.outside) for r in receptacles.values()] + [_footprint(one) for one in placed]
+    return things + [rectangle for one in placed for rectangle in _finger_room(one)]
+
+
 def _place_receptacles(split: str, rng: np.random.Generator) -> dict[str, Receptacle]:
     shades = {category: make_receptacle(category, 0.0, 0.0, 0.0, rng) for category in CATEGORIES}
     while True:
@@ -153,7 +194,7 @@ def _place_receptacles(split: str, rng: np.random.Generator) -> dict[str, Recept
                     yaw += math.pi / 2
                 x, y = _somewhere(rng)
                 footprint = (x, y, yaw, *shades[category].outside)
-                if _inside_area(footprint) and all(_clear(footprint, other, 0.012) for other in taken):
+                if _inside_area(footprint) and all(clear(footprint, other, 0.012) for other in taken):
                     placed[category] = replace(shades[category], x=x, y=y, yaw=yaw)
                     taken.append(footprint)
                     break
@@ -168,16 +209,20 @@ def _place_receptacles(split: str, rng: np.random.Generator) -> dict[str, Recept
 def _place_item(item: Item, solid: list[Rectangle], room: list[Rectangle], rng: np.random.Generator) -> Placed | None:
     for _ in range(60):
         placed = Placed(item, *_somewhere(rng), float(rng.uniform(-math.pi, math.pi)))
-        footprint = _footprint(placed)
-        if (
-            math.hypot(placed.x, placed.y) <= _REACH
-            and _inside_area(footprint)
-            and all(_clear(footprint, other, _APART) for other in solid)
-            and all(_clear(footprint, other, 0.0) for other in room)
-            and all(_clear(mine, other, 0.0) for mine in _finger_room(placed) for other in solid)
-        ):
+        within = math.hypot(placed.x, placed.y) <= _REACH and _inside_area(_footprint(placed))
+        if within and _has_room(placed, solid, room):
             return placed
     return None
+
+
+def _has_room(placed: Placed, solid: list[Rectangle], room: list[Rectangle]) -> bool:
+    """Whether it is clear of solid things and of the fingers' room around others, and its own fingers' room is free."""
+    footprint = _footprint(placed)
+    return (
+        all(clear(footprint, other, _APART) for other in solid)
+        and all(clear(footprint, other, 0.0) for other in room)
+        and all(clear(mine, other, 0.0) for mine in _finger_room(placed) for other in solid)
+    )
 
 
 def _footprint(placed: Placed) -> Rectangle:
@@ -206,19 +251,3 @@ def _inside_area(rectangle: Rectangle) -> bool:
         and AREA_LOW[1] <= y - reach_y
         and y + reach_y <= AREA_HIGH[1]
     )
-
-
-def _clear(a: Rectangle, b: Rectangle, gap: float) -> bool:
-    """Whether some side's direction separates two turned rectangles by more than ``gap`` metres."""
-    dx, dy = b[0] - a[0], b[1] - a[1]
-    if math.hypot(dx, dy) > math.hypot(a[3], a[4]) + math.hypot(b[3], b[4]) + gap:
-        return True
-    turn = b[2] - a[2]
-    c, s = abs(math.cos(turn)), abs(math.sin(turn))
-    for (_, _, yaw, length, width), (other_length, other_width) in ((a, b[3:]), (b, a[3:])):
-        cy, sy = math.cos(yaw), math.sin(yaw)
-        if abs(dx * cy + dy * sy) > length + other_length * c + other_width * s + gap:
-            return True
-        if abs(dy * cy - dx * sy) > width + other_length * s + other_width * c + gap:
-            return True
-    return False

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vla import perturb
 from vla.contracts import (
     CameraSpec,
     EnvSpec,
@@ -43,6 +44,8 @@ class DotEnv:
         quality: taken for likeness with the real envs; it changes nothing.
     """
 
+    PERTURBATIONS = ("state",)
+
     def __init__(self, cameras_px: int = 32, cameras: int = 2, quality: str = "fast") -> None:
         self.env_spec = EnvSpec(
             name="dot",
@@ -73,6 +76,7 @@ class DotEnv:
             "category",
             "instruction",
             "stage",
+            "perturb",
         }
         if unknown:
             raise VlaError(f"DotEnv has no option {sorted(unknown)}")
@@ -105,6 +109,12 @@ class DotEnv:
         self._language = language
         self._instruction = sentence or self._sentence(kind, category, split == "heldout")
         self._place_dots([str(name) for name in names], rng)
+        harder = options.get("perturb") or {}
+        perturb.require(harder, self.PERTURBATIONS, "DotEnv")
+        if "state" in harder:
+            farthest = {"mild": 0.1, "medium": 0.2, "strong": 0.4}[harder["state"]]
+            away = perturb.rng_of(seed or 0, "state").uniform(-farthest, farthest, 2)
+            self._point = np.clip(self._point + away, -HALF, HALF)
         self._gripper, self._steps, self._placed, self._disturbed = 1.0, 0, set(), False
         info = {
             "instruction": self._instruction,

@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from envs import instructions, items, tidy_layout
 from envs.instructions import Goal
 from envs.tidy_desk import TidyDesk
-from vla import gl, registry
+from vla import gl, perturb, registry
 from vla.contracts import Env, Expert, MissingExtraError, VlaError, as_observation
 
 NAMES = registry.names("env")
@@ -175,6 +175,34 @@ def test_referring_expressions_name_things_in_view(env: Any) -> None:
             assert set(expression.points) == {camera.name for camera in env.env_spec.cameras}
             for values in expression.points.values():
                 assert values.shape == (6,) and values.dtype == np.float32 and (np.abs(values) <= 1).all()
+
+
+def _bytes(env: Any, seed: int, **options: Any) -> list[bytes]:
+    """An episode's first observation, and that after a few of the expert's steps."""
+    first, _ = env.reset(seed=seed, options=options)
+    expert = env.expert(seed=seed)
+    for _ in range(3):
+        last, *_ = env.step(expert.act().action)
+    return [np.asarray(one[key]).tobytes() for one in (first, last) for key in sorted(one)]
+
+
+def test_each_perturbation_changes_the_episode_and_leaves_others_alone(env: Any) -> None:
+    calm = _bytes(env, 14)
+    for axis in getattr(env, "PERTURBATIONS", ()):
+        harder = [_bytes(env, 14, perturb={axis: strength}) for strength in perturb.STRENGTHS]
+        assert all(one != calm for one in harder), axis
+        assert harder[0] != harder[1] != harder[2], axis
+        assert _bytes(env, 14, perturb={axis: "strong"}) == harder[2], axis
+        as_observation(env.reset(seed=14, options={"perturb": {axis: "strong"}})[0], env.env_spec).check(env.env_spec)
+    assert _bytes(env, 14) == calm, "what was perturbed before leaves no trace"
+    if hasattr(env, "PERTURBATIONS"):
+        assert _bytes(env, 14, perturb={}) == calm
+
+
+def test_a_perturbation_that_it_cannot_do_is_refused(env: Any) -> None:
+    assert set(getattr(env, "PERTURBATIONS", ())) <= set(perturb.AXES) - set(perturb.ANYWHERE)
+    with pytest.raises(VlaError, match="perturb"):
+        env.reset(seed=0, options={"perturb": {"noise": "mild"}})
 
 
 def test_unknown_option_is_refused(env: Any) -> None:

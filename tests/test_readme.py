@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vla import cli, registry
+from vla.results import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")
@@ -69,7 +70,11 @@ def shrunken(command: str) -> list[str]:
     name = words[3]
     if {"--list", "--show", "--repeat"} & set(words):  # small already, or as small as what is repeated
         return words[3:]
+    if "--preview" in words:
+        return words[3:]
     small = list(SMALL["replay" if "--replay" in words else name])
+    if "--suite" in words:  # one axis of nine
+        small += ["--perturb", "noise", "--episodes", "1", "--videos", "0"]
     if "--instruction" in words:  # the sentence decides the kind
         at = small.index("--kind")
         del small[at : at + 2]
@@ -124,6 +129,8 @@ def test_every_command_runs(tmp_path: Path) -> None:
     result = run(["driver.py", json.dumps(lines)], tmp_path)
     assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     assert (tmp_path / "runs" / "eval_mine" / "report.html").is_file()
+    assert (tmp_path / "runs" / "eval_tidy_desk" / "preview.png").is_file()
+    assert read_results(tmp_path / "runs" / "robustness")["suite"]["noise"]["strong"]["n"] == 1
     assert (tmp_path / "data" / "desk" / "meta" / "vla.json").is_file()
 
 
@@ -142,6 +149,8 @@ def test_contributing_names_what_there_is() -> None:
     registry.names("recipe")  # makes `configs` importable
     exec(compile(recipe, "CONTRIBUTING.md", "exec"), scope)
     assert scope["recipe"]().name == "tidy_desk_wide"
+    axes = next(line for line in text.splitlines() if line.startswith("PERTURBATIONS = "))
+    assert f"    {axes}" in (ROOT / "envs/tidy_desk.py").read_text(encoding="utf-8").splitlines()
     for line in ("ENV = TidyDesk", "POLICY = FlowPolicy", "CONFIG = FlowConfig"):
         assert line in text
         source = ROOT / ("envs/tidy_desk.py" if line.startswith("ENV") else "policies/flow.py")

@@ -11,7 +11,7 @@ from vla.contracts import VlaError
 from vla.results import read_results
 
 # Settings that do not decide which episodes are played. What the agent plays of each chunk is the agent's own matter.
-FREE_SETTINGS = {"workers", "slots", "videos", "check", "execute", "agent"}
+FREE_SETTINGS = {"workers", "slots", "videos", "check", "execute", "agent", "suite"}
 Rows = list[tuple[str, str, str]]
 
 
@@ -72,7 +72,7 @@ def _protocol(data: dict[str, Any]) -> dict[str, Any]:
     told = {name: data[name] for name in ("env", "split", "items", "seed") if name in data}
     spec = {f"env's {name}": value for name, value in (data.get("env_spec") or {}).items() if name != "name"}
     settings = {name: value for name, value in (data.get("settings") or {}).items() if name not in FREE_SETTINGS}
-    return {**told, **settings, **spec}
+    return {**told, "perturb": {}, **settings, **spec}  # older files lack it, and could not perturb
 
 
 def _episode_rows(first: Run, other: Run) -> Rows:
@@ -103,6 +103,8 @@ def _show_seeds(seeds: Sequence[int]) -> str:
 
 def show(value: Any) -> str:
     """A setting's value as a reader would say it."""
+    if value == {}:
+        return "none"
     return "the env's own" if value is None else str(value)
 
 

@@ -227,6 +227,9 @@ class Env(Protocol):
     An env of several tasks has ``tasks``, their names, and takes the reset option ``task``; episodes are then counted
     for each task. Where the tasks are a benchmark with tiers, ``benchmark`` is a ``vla.benchmark.Benchmark``.
 
+    An env class may list in ``PERTURBATIONS`` the axes of ``vla.perturb`` that it can do, and then takes the reset
+    option ``perturb``, axis to strength.
+
     An env class with a line ``ARGUMENT = "task"`` takes what follows the colon in ``--env metaworld:reach-v3`` as that
     argument of its constructor. An info of ``reset`` with ``stale`` true says that the first picture may show an
     earlier scene: of what is decided on it, only one action should be played.

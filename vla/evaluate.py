@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vla import perturb
 from vla.checks import run_checks
 from vla.comparable import require_shared
 from vla.compare import compare_shared
@@ -37,6 +38,9 @@ class EvalConfig:
         check: episodes for each of the checks in ``vla.checks``; 0 leaves them out.
         agent: what names the agent, as ``vla eval --agent`` takes it; None for the one that ships. Noted only.
         env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
+        perturb: what is made harder, axis to strength; see ``vla.perturb``.
+        suite: axis to strengths of the robustness suite that this evaluation is the unperturbed part of; see
+            ``vla.robustness``. Empty for none.
     """
 
     env: str
@@ -54,6 +58,8 @@ class EvalConfig:
     check: int = 0
     agent: str | None = None
     env_options: dict[str, Any] = field(default_factory=dict)
+    perturb: dict[str, str] = field(default_factory=dict)
+    suite: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("workers", 1), ("slots", 1), ("videos", 0), ("check", 0)):
@@ -80,7 +86,8 @@ class EvalConfig:
         requests = []
         for index in range(self.episodes * max(1, len(tasks))):
             task = {"task": tasks[index % len(tasks)]} if tasks else {}
-            requests.append(EpisodeRequest(index, episode_seed("evaluate", self.seed, index), given | task))
+            seed = episode_seed("evaluate", self.seed, index)
+            requests.append(EpisodeRequest(index, seed, given | task, perturb=dict(self.perturb)))
         if tasks:  # the slots take the requests in turn
             requests.sort(key=lambda request: (request.index % len(tasks) // self.slots, request.index))
         return requests
@@ -117,6 +124,8 @@ def evaluate(
         VlaError: ``against`` holds other episodes, ``out`` can't be written, agent and env do not fit, or the env
             refused an option.
     """
+    found = load_env(config.env)
+    perturb.require(config.perturb, perturb.axes_of(found), f"env {config.env}")
     _require_writable(out)
     earlier = read_results(against) if against is not None else None
     requests, timing = config.requests(), Timing()
@@ -157,7 +166,7 @@ def evaluate(
     if config.check:
         if on_stage:
             on_stage("checking that it sees and reads", 3 * min(config.check, len(requests)))
-        can_swap = hasattr(load_env(config.env), "sentence_for")
+        can_swap = hasattr(found, "sentence_for")
         summary["checks"] = run_checks(play, requests[: config.check], results[: config.check], can_swap)
         _write(out, summary, shown)
     return summary

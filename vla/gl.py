@@ -182,6 +182,7 @@ class Offscreen:
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._scene: Any = None
         self._model: Any = None
+        self._textures = model.tex_data.copy()
 
     def render(self, model: Any, data: Any, camera: int, width: int, height: int) -> np.ndarray:
         """A fresh uint8 RGB array (height, width, 3) from the camera with the given id."""
@@ -194,6 +195,7 @@ class Offscreen:
                 self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
                 self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = 0
             self._groups = model.geom_group.copy()
+            self._upload_textures(model)
         self._camera.fixedcamid = camera
         category = mujoco.mjtCatBit.mjCAT_ALL.value
         # Each geom costs a draw call, so those out of the camera's sight are put in a group that is not drawn.
@@ -206,6 +208,14 @@ class Offscreen:
         pixels = np.empty((height, width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, rectangle, self._context)
         return np.ascontiguousarray(pixels[::-1])
+
+    def _upload_textures(self, model: Any) -> None:
+        """Send the textures that this model has painted otherwise than the last one; their sizes are the same."""
+        if np.array_equal(self._textures, model.tex_data):
+            return
+        for texture in range(model.ntex):
+            self._mujoco.mjr_uploadTexture(model, self._context, texture)
+        self._textures = model.tex_data.copy()
 
     def close(self) -> None:
         """Free the context. Safe to call twice."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import EnvSpec, Observation, VlaError
+from vla.perturb import for_reset
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class EpisodeRequest:
         seed: the env's seed; see ``vla.contracts.episode_seed``.
         options: what ``Env.reset`` takes.
         swap: ask for another item than the one that the episode is about; needs ``Env.sentence_for``.
+        perturb: axis to strength; see ``vla.perturb``.
     """
 
     index: int
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
     swap: bool = False
+    perturb: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -99,7 +102,10 @@ class EpisodePlayer:
 
     def begin(self, request: EpisodeRequest) -> tuple[EpisodeRequest, Observation]:
         """Begin an episode; returns the request and what the policy sees first."""
-        _, info = self._env.reset(seed=request.seed, options=request.options or None)
+        options, harder = request.options, for_reset(request.perturb)
+        if harder:
+            options = {**options, "perturb": harder}
+        _, info = self._env.reset(seed=request.seed, options=options or None)
         self._request, self._info = request, {}
         self._stale = bool(info.get("stale"))
         self._result = EpisodeResult(

@@ -12,6 +12,7 @@ from vla.evaluate import EvalConfig
 from vla.provenance import commit, machine, versions
 from vla.registry import make_env
 from vla.results import agent_hashes, env_code_hash, read_results
+from vla.robustness import part_folder
 from vla.rollout import Actor
 
 # What must be equal for an episode to have come out the same. Times on the wall are not among it.
@@ -118,6 +119,27 @@ def _cautions(data: dict[str, Any], agent_hash: str | None) -> list[str]:
     for name in ("cpu", "gpu", "torch_threads"):
         if name in then and then[name] != now.get(name):
             found.append(f"the machine's {name} differs (recorded / now): {then[name]} / {now.get(name)}")
+    return found
+
+
+def compare_parts(recorded: Path, again: Path, suite: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """Compare a repeated robustness suite with the recorded one, part by part.
+
+    Args:
+        recorded: the folder of the suite that was repeated.
+        again: the folder of the new one.
+        suite: axis to strengths.
+
+    Returns:
+        ``axis strength`` to what ``compare_episodes`` says; parts that were not recorded are left out.
+    """
+    found = {}
+    for axis, strengths in suite.items():
+        for strength in strengths:
+            folder = part_folder(recorded, axis, strength)
+            if (folder / "results.json").is_file():
+                now = read_results(part_folder(again, axis, strength))
+                found[f"{axis} {strength}"] = compare_episodes(read_results(folder), now)
     return found
 
 

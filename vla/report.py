@@ -8,10 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from vla.perturb import describe
 from vla.provenance import write_atomically
 from vla.registry import load_env
 from vla.report_style import bar_row, facts_table, interval, number, page, percent, points, words
 from vla.rollout import EpisodeResult
+from vla.suite_page import robustness
 
 MOST_VIDEO_BYTES = 12_000_000  # videos beyond this stay in the folder and are only named in the report
 
@@ -33,6 +35,7 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
     parts = [
         _header(summary, title),
         _tiles(summary),
+        robustness(summary),
         *(_rates(f"By {name}", summary["by"][name]) for name in ("kind", "language", "category")),
         _benchmark(summary),
         _items(summary),
@@ -51,6 +54,8 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
 def _header(summary: dict[str, Any], title: str) -> str:
     split = "held-out" if summary["split"] == "heldout" else summary["split"]
     facts = [f"{summary['episodes']} episodes", f"{split} split", f"seed {summary['seed']}", summary["date"]]
+    if summary.get("perturb"):
+        facts.insert(1, f"perturbed: {describe(summary['perturb'])}")
     warning = ""
     if summary["split"] != "heldout":
         warning = '<p class="note">Sentences, colours and layouts are those of training: not a held-out figure.</p>'

@@ -44,6 +44,7 @@ def summarise(
         "split": config.split,
         "items": config.items,
         "env_options": config.env_options,
+        "perturb": config.perturb,
         "execute": config.execute or getattr(agent, "execute", None) or 8,
         "slots": config.slots,
         "workers": config.workers,

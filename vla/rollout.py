@@ -17,8 +17,10 @@ import numpy as np
 
 from vla.chunking import Chunking, RecedingHorizon
 from vla.contracts import Chunk, EnvSpec, Observation, VlaError
+from vla.latency import DelayedChunking, hold_still
 from vla.parallel import SlotPool, WorkerDied
 from vla.player import EpisodePlayer, EpisodeRequest, EpisodeResult
+from vla.sensors import NoisySensors
 
 __all__ = [
     "Actor",
@@ -89,6 +91,7 @@ class _Running:
     request: EpisodeRequest
     chunking: Chunking
     observation: Observation
+    sensors: NoisySensors | None = None
     step: int = 0
     decisions: int = 0
 
@@ -154,7 +157,7 @@ def run_episodes(
             timer = time.perf_counter()
             starts = pool.call({slot: ("begin", waiting[slot].pop(0)) for slot in range(slots)})
             timing.env_s += time.perf_counter() - timer
-            running = {slot: _Running(*_unpack(start, make_chunking)) for slot, start in starts.items()}
+            running = {slot: _begin(start[0], start[1], make_chunking(), spec) for slot, start in starts.items()}
             while running:
                 orders = _decide(agent, running, spec, observation_filter, timing)
                 timer = time.perf_counter()
@@ -173,7 +176,7 @@ def run_episodes(
                     del running[slot]
                     if request is not None:
                         waiting[slot].pop(0)
-                        running[slot] = _Running(*_unpack((request, observation), make_chunking))
+                        running[slot] = _begin(request, observation, make_chunking(), spec)
                 running = dict(sorted(running.items()))
         except (WorkerDied, KeyboardInterrupt) as error:
             by_user = isinstance(error, KeyboardInterrupt)
@@ -186,10 +189,14 @@ def run_episodes(
     return [finished[episode.index] for episode in episodes]
 
 
-def _unpack(
-    start: tuple[EpisodeRequest, Observation], make_chunking: Callable[[], Chunking]
-) -> tuple[EpisodeRequest, Chunking, Observation]:
-    return start[0], make_chunking(), start[1]
+def _begin(request: EpisodeRequest, observation: Observation, chunking: Chunking, spec: EnvSpec) -> _Running:
+    sensors, harder = None, request.perturb
+    if "latency" in harder:
+        still = hold_still(spec, observation)
+        chunking = DelayedChunking(chunking, harder["latency"], spec.dt, request.seed, still)
+    if "noise" in harder:
+        sensors = NoisySensors(spec, harder["noise"], request.seed)
+    return _Running(request, chunking, observation, sensors)
 
 
 def _decide(
@@ -200,9 +207,10 @@ def _decide(
     timing: Timing,
 ) -> dict[int, np.ndarray]:
     """Ask the policy once for all slots; returns the actions that each slot plays now."""
-    observations = [one.observation for one in running.values()]
+    observations = [one.sensors(one.observation) if one.sensors else one.observation for one in running.values()]
     if observation_filter is not None:
-        observations = [observation_filter(one.observation, one.request) for one in running.values()]
+        pairs = zip(observations, running.values(), strict=True)
+        observations = [observation_filter(observation, one.request) for observation, one in pairs]
     if timing.sample is None:
         timing.sample = observations[0]
     seeds = [noise_seed(one.request.seed, one.decisions) for one in running.values()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of successes with its interval, all from 0 to 1. With n = 0 the interval is (0, 1)."""
+    """A share with its interval, all from 0 to 1 where it is of successes. With n = 0 the interval is (0, 1)."""
 
     rate: float
     low: float
@@ -150,6 +150,32 @@ def mean_difference(first: Sequence[float], second: Sequence[float]) -> MeanDiff
         return MeanDifference(mean, None, None, n)
     half = t_quantile(n - 1) * math.sqrt(squares / (n - 1) / n)
     return MeanDifference(mean, mean - half, mean + half, n)
+
+
+def retained_share(base: Sequence[bool], others: Sequence[Sequence[bool]], resamples: int = 2000) -> Rate:
+    """The mean success of several runs over that of a base run, all on the same episodes.
+
+    The interval is the percentile bootstrap's (Efron 1979) over episodes, from a fixed seed; draws of episodes none of
+    which the base run solved say nothing and are left out. The share, and the interval, may lie above 1.
+
+    Args:
+        base: outcomes of the base run.
+        others: outcomes of each other run, episode by episode as in ``base``.
+        resamples: draws of episodes.
+
+    Raises:
+        ValueError: unless the lengths agree, there is a run to compare, and the base run solved something.
+    """
+    import numpy as np
+
+    if not others or any(len(other) != len(base) for other in others) or not any(base):
+        raise ValueError("retained_share needs runs of the same length, and a success in the base run")
+    first, rest = np.array(base, float), np.mean(np.array(others, float), axis=0)
+    picks = np.random.default_rng(0).integers(len(first), size=(resamples, len(first)))
+    bottoms, tops = first[picks].mean(axis=1), rest[picks].mean(axis=1)
+    shares = tops[bottoms > 0] / bottoms[bottoms > 0]
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return Rate(float(rest.mean() / first.mean()), float(low), float(high), len(first))
 
 
 def t_quantile(degrees: int, inside: float = 0.95) -> float:

@@ -25,6 +25,10 @@ EPILOG = """examples:
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
   vla eval --env tidy_desk --check                      does it truly see and read?
   vla eval --env metaworld --agent runs/mt50 --episodes 10   ten of each task, by tier, beside what was published
+  vla eval --env tidy_desk --perturb camera=strong,light,latency=150ms
+                                                        the same episodes, made harder
+  vla eval --env tidy_desk --preview                    a picture of every perturbation; nothing is played
+  vla eval --env tidy_desk --suite robustness           unperturbed, and every perturbation at every strength
   vla eval --repeat runs/eval_tidy_desk/results.json    play the same again: does each episode come out the same?
 
 The results are in the folder --out: results.json, report.html and videos/*.mp4.
@@ -61,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--execute", type=int, metavar="N", help="steps to play of each chunk (default: the agent's)")
     add("--slots", type=int, default=8, metavar="N", help="episodes side by side: the policy's batch (default: 8)")
     add("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224; may be repeated")
+    add(
+        "--perturb",
+        metavar="AXIS[=STRENGTH],...",
+        help="make it harder: camera, light, texture, distractors, layout, language, state, latency, noise; "
+        "each mild, medium (default) or strong",
+    )
+    add("--preview", action="store_true", help="draw what --perturb (or every perturbation) looks like, and stop")
+    add("--suite", choices=["robustness"], help="the episodes as they are, then under each perturbation (of --perturb)")
     add("--against", type=Path, metavar="DIR", help="another run's results to compare with, paired by episode")
     add("--repeat", type=Path, metavar="FILE", help="repeat the evaluation of this results.json, with its settings")
     add(
@@ -105,10 +117,12 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         check=args.check,
         agent=args.agent,
         env_options=registry.env_options(args.env_option),
+        **_perturbations(args),
     )
-    registry.load_env(args.env)  # an unknown name is told before an agent is loaded
     out = args.out or Path("runs") / f"eval_{args.env.replace(':', '_').replace('/', '_')}"
     console = Console()
+    if args.preview:
+        return _preview(console, config, out)
     summary = _evaluate(console, config, _load_agent(args.agent, args.env), out, args)
     if summary is None:
         return INTERRUPTED
@@ -117,18 +131,53 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     return 0
 
 
+def _perturbations(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings ``perturb`` and ``suite``. Raises VlaError, before an agent is loaded, where they are impossible."""
+    from vla import perturb, registry
+    from vla.contracts import VlaError
+    from vla.robustness import plan
+
+    able = perturb.axes_of(registry.load_env(args.env))
+    wanted = perturb.parse(args.perturb) if args.perturb is not None else {}
+    perturb.require(wanted, able, f"env {args.env}")
+    if args.suite is None:
+        return {"perturb": wanted}
+    refused = [name for name in ("check", "against", "preview") if getattr(args, name)]
+    if refused:
+        raise VlaError(f"--suite does not go with --{refused[0]}: run that apart")
+    if args.perturb is not None and "=" in args.perturb:
+        raise VlaError("--suite plays every strength: name the axes alone, e.g. --suite robustness --perturb camera")
+    return {"suite": plan([axis for axis in able if axis in wanted or not wanted])}
+
+
+def _preview(console: Console, config: EvalConfig, out: Path) -> int:
+    """Draw the picture sheet; print the sentences, which a picture may have no letters for."""
+    from vla.preview import write_sheet
+
+    out.mkdir(parents=True, exist_ok=True)
+    for where, sentence in write_sheet(config, out / "preview.png"):
+        console.print(f"{where}: {sentence}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"picture sheet: {out / 'preview.png'}", highlight=False, soft_wrap=True)
+    return 0
+
+
 def _evaluate(
     console: Console, config: EvalConfig, agent: Any, out: Path, args: argparse.Namespace
 ) -> dict[str, Any] | None:
     """Evaluate under a progress bar. Returns the content of ``results.json``, or None after Ctrl-C."""
     from vla.evaluate import evaluate
+    from vla.robustness import run_suite
     from vla.rollout import RolloutInterrupted
 
+    command = command_line(args)
     try:
         with _Progress(console) as progress:
-            return evaluate(
-                config, agent, out, command_line(args), progress.on_episode, progress.on_stage, against=args.against
-            )
+            if config.suite:
+                parts = 1 + sum(map(len, config.suite.values()))
+                progress.on_stage("robustness", parts * config.episodes)
+                resume = args.repeat is None
+                return run_suite(config, agent, out, command, progress.on_episode, progress.on_part, resume)
+            return evaluate(config, agent, out, command, progress.on_episode, progress.on_stage, against=args.against)
     except RolloutInterrupted as error:
         if not error.by_user:
             raise
@@ -142,7 +191,7 @@ def _repeat(args: argparse.Namespace) -> int:
 
     from vla.contracts import VlaError
     from vla.provenance import write_atomically
-    from vla.repeat import compare_episodes, read_recording, require_same
+    from vla.repeat import compare_episodes, compare_parts, read_recording, require_same
     from vla.results import as_json
 
     given = [action for action in _parser()._actions if getattr(args, action.dest, None) != action.default]
@@ -168,7 +217,8 @@ def _repeat(args: argparse.Namespace) -> int:
     if summary is None:
         return INTERRUPTED
     found = compare_episodes(recording.data, summary)
-    summary["repeat"] = {"of": recording.label, **found}
+    parts = compare_parts(folder, out, recording.config.suite)
+    summary["repeat"] = {"of": recording.label, **found} | ({"parts": parts} if parts else {})
     write_atomically(out / "results.json", as_json(summary))
     print_table(console, summary)
     console.print(f"\n{found['same']} of {found['episodes']} episodes came out the same", style="bold", highlight=False)
@@ -176,6 +226,8 @@ def _repeat(args: argparse.Namespace) -> int:
         changes = "; ".join(f"{name} {then} / {now}" for name, (then, now) in episode["changes"].items())
         text = f"  episode {episode['index']}, seed {episode['seed']} (recorded / now): {changes}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+    for name, part in parts.items():
+        console.print(f"{name}: {part['same']} of {part['episodes']} episodes came out the same", highlight=False)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
 
@@ -233,6 +285,11 @@ class _Progress:
         self._succeeded = self._ended = 0
         self._task = self._bar.add_task(name, total=episodes, score="")
 
+    def on_part(self, name: str, done: int) -> None:
+        """A part of the stage begins; ``done`` of its episodes need not be played."""
+        self._ended += done
+        self._bar.update(self._task, description=name, completed=self._ended)
+
     def on_episode(self, result: Any) -> None:
         self._ended += 1
         self._succeeded += result.success
@@ -250,10 +307,12 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
     """The figures on the terminal."""
     from rich.table import Table
 
+    from vla.perturb import describe
     from vla.registry import load_env
     from vla.report_style import percent, words
 
-    table = Table(title=f"{summary['agent']} on {summary['env']}, {summary['split']}", title_justify="left")
+    harder = f", perturbed: {describe(summary['perturb'])}" if summary.get("perturb") else ""
+    table = Table(title=f"{summary['agent']} on {summary['env']}, {summary['split']}{harder}", title_justify="left")
     for title in ("", "success", "95 % interval", "progress", "episodes"):
         table.add_column(title, justify="left" if not title else "right")
 
@@ -284,6 +343,8 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
         for texts in benchmark.rows(summary["agent"], summary):
             published.add_row(*texts)
         console.print(published)
+    if summary.get("suite"):
+        _print_suite(console, summary)
     facts = [
         ("policy decisions a second", summary["policy_hz"]),
         ("env steps a second", summary["env_steps_per_s"]),
@@ -301,3 +362,32 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
             f"{other['n']} shared episodes",
             highlight=False,
         )
+
+
+def _print_suite(console: Console, summary: dict[str, Any]) -> None:
+    """Success for each axis and strength, by delay, and the share that is retained."""
+    from rich.table import Table
+
+    from vla.perturb import STRENGTHS
+    from vla.report_style import interval, percent
+
+    def cell(rate: dict[str, Any] | None) -> str:
+        return "–" if rate is None else f"{percent(rate['rate'])} ({interval(rate)})"
+
+    table = Table(
+        title=f"robustness: success (95 % interval), {summary['episodes']} episodes each", title_justify="left"
+    )
+    for title in ("", *STRENGTHS):
+        table.add_column(title, justify="right" if title else "left")
+    table.add_row("unperturbed", cell(summary["success"]), style="bold")
+    table.add_section()
+    for axis, rates in summary["suite"].items():
+        table.add_row(axis, *(cell(rates.get(strength)) for strength in STRENGTHS))
+    console.print(table)
+    if "delay_ms" in summary:
+        curve = ", ".join(f"{ms} ms {cell(rate)}" for ms, rate in summary["delay_ms"].items())
+        console.print(f"by delay: {curve}", highlight=False)
+    if summary["retained"] is not None:
+        low, high = summary["retained_interval"]
+        kept = f"{percent(summary['retained'])} (95 % bootstrap interval {percent(low)} to {percent(high)})"
+        console.print(f"retained at medium strength: {kept} of the unperturbed success", highlight=False)

@@ -1,0 +1,157 @@
+"""The robustness suite: the same episodes unperturbed and under every axis at every strength.
+
+Each part is an evaluation of its own, kept in ``OUT/suite/AXIS_STRENGTH/results.json``; the unperturbed one is
+``OUT`` itself. A finished part is not played again by the same command: an interrupted suite goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from vla import perturb
+from vla.contracts import VlaError
+from vla.evaluate import EvalConfig, evaluate, video_name
+from vla.provenance import commit, versions, write_atomically
+from vla.report import write_report
+from vla.results import agent_hashes, as_json, env_code_hash, read_results
+from vla.rollout import Actor, EpisodeResult, RolloutInterrupted
+from vla.stats import retained_share
+
+DELAYS_MS = (0, 50, 100, 200, 400)  # of the curve of success against delay
+_SUITE_KEYS = ("suite", "delay_ms", "retained", "retained_interval", "suite_unfinished")
+_MAY_DIFFER = ("workers", "agent")  # settings with which a finished part is the same part
+
+
+def plan(axes: Sequence[str]) -> dict[str, list[str]]:
+    """Axis to the strengths that the suite plays; latency also has the delays of the curve that no strength has."""
+    parts = {axis: list(perturb.STRENGTHS) for axis in axes}
+    if "latency" in parts:
+        covered = {0.0, *perturb.LATENCY_MS.values()}
+        parts["latency"] += [f"{ms}ms" for ms in DELAYS_MS if ms not in covered]
+    return parts
+
+
+def part_folder(out: Path, axis: str, strength: str) -> Path:
+    """Where a part of the suite has its results."""
+    return out / "suite" / f"{axis}_{strength.replace(' ', '')}"
+
+
+def run_suite(
+    config: EvalConfig,
+    agent: Actor,
+    out: Path,
+    command: str = "",
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_part: Callable[[str, int], None] | None = None,
+    resume: bool = True,
+) -> dict[str, Any]:
+    """Play the unperturbed episodes and every part of ``config.suite``; write results and report into ``out``.
+
+    Args:
+        config: what to measure; ``suite`` as ``plan`` gives it, ``perturb`` and ``check`` empty.
+        agent: whom to measure.
+        out: folder for the results.
+        command: the exact command, to be written into the results.
+        on_episode: called as each episode ends.
+        on_part: called as each part begins, with its name and how many of its episodes need not be played again.
+        resume: leave finished parts as they are. Only those of the same agent, settings, code and versions count.
+
+    Returns:
+        the content of ``results.json``: that of the unperturbed evaluation, and ``suite`` (axis, strength: success
+        with its interval), ``delay_ms`` (success by mean delay), ``retained`` (the mean success over the axes at
+        medium strength, over the unperturbed success; None where that is 0) and ``retained_interval``.
+
+    Raises:
+        RolloutInterrupted: a worker died, or Ctrl-C. Finished parts are kept.
+        VlaError: the env can't do an axis, or what ``evaluate`` raises.
+    """
+    if config.perturb or config.check:
+        raise VlaError("the suite perturbs by itself, and has no --check: run those apart")
+    parts = [(axis, strength) for axis, strengths in config.suite.items() for strength in strengths]
+    finished: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def play(part: EvalConfig, folder: Path, name: str) -> dict[str, Any]:
+        known = _finished(part, agent, folder) if resume else None
+        if on_part is not None:
+            on_part(name, 0 if known is None else part.episodes)
+        if known is not None:
+            return known
+        try:
+            return evaluate(part, agent, folder, command, on_episode)
+        except RolloutInterrupted as error:
+            done = f"{len(finished)} of {len(parts)} parts of the suite were finished before '{name}'"
+            message = f"{error}; {done}: the same command goes on from there"
+            raise RolloutInterrupted(message, error.results, error.by_user) from error
+
+    base = play(config, out, "unperturbed")
+    summary = {name: value for name, value in base.items() if name not in _SUITE_KEYS}
+    shown = _shown(out, summary)
+    for axis, strength in parts:
+        part = replace(config, suite={}, perturb={axis: strength}, videos=0)
+        finished[axis, strength] = play(part, part_folder(out, axis, strength), f"{axis} {strength}")
+        summary |= _figures(summary, finished)
+        if len(finished) < len(parts):
+            summary["suite_unfinished"] = f"{len(finished)} of {len(parts)} parts"
+        else:
+            summary.pop("suite_unfinished", None)
+        write_atomically(out / "results.json", as_json(summary))
+    write_report(out / "report.html", summary, shown)
+    return summary
+
+
+def _figures(base: Mapping[str, Any], parts: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+    """What the suite adds to the unperturbed results."""
+    suite: dict[str, dict[str, Any]] = {}
+    delays = {0.0: base["success"]}
+    for (axis, strength), part in parts.items():
+        if strength in perturb.STRENGTHS:
+            suite.setdefault(axis, {})[strength] = part["success"]
+        if axis == "latency":
+            delays[perturb.delay_ms(strength)] = part["success"]
+    medium = [_outcomes(part) for (_, strength), part in parts.items() if strength == "medium"]
+    found: dict[str, Any] = {"suite": suite, "retained": None, "retained_interval": None}
+    if medium and any(_outcomes(base)):
+        kept = retained_share(_outcomes(base), medium)
+        found["retained"], found["retained_interval"] = round(kept.rate, 4), [round(kept.low, 4), round(kept.high, 4)]
+    if len(delays) > 1:
+        found["delay_ms"] = {f"{ms:g}": delays[ms] for ms in sorted(delays)}
+    return found
+
+
+def _outcomes(data: Mapping[str, Any]) -> list[bool]:
+    return [episode["success"] for episode in sorted(data["episodes_detail"], key=lambda episode: episode["index"])]
+
+
+def _finished(config: EvalConfig, agent: Actor, folder: Path) -> dict[str, Any] | None:
+    """The results of this very evaluation, if they are there whole: of the same agent, settings, code and versions."""
+    try:
+        data = read_results(folder)
+    except VlaError:
+        return None
+    hashes = agent_hashes(agent)
+    wanted = {**hashes, "env_code_hash": env_code_hash(config.env), "versions": versions(), "commit": commit()}
+    same = all(data.get(name) == value for name, value in wanted.items()) and hashes["agent_hash"] is not None
+    settings = [
+        {name: value for name, value in one.items() if name not in _MAY_DIFFER}
+        for one in (json.loads(json.dumps(asdict(config))), data.get("settings") or {})
+    ]
+    whole = not data.get("interrupted") and len(data["episodes_detail"]) == config.episodes
+    return data if same and whole and settings[0] == settings[1] else None
+
+
+def _shown(out: Path, summary: Mapping[str, Any]) -> list[EpisodeResult]:
+    """The filmed episodes of the unperturbed evaluation, read back from its folder."""
+    names = {Path(name).name for name in summary.get("videos", [])}
+    fields = ("index", "seed", "instruction", "language", "kind", "category", "success", "progress", "steps", "error")
+    found = []
+    for episode in summary["episodes_detail"]:
+        result = EpisodeResult(split=summary["split"], **{name: episode[name] for name in fields})
+        file = out / "videos" / video_name(result)
+        if file.name in names and file.is_file():
+            result.video = file.read_bytes()
+            found.append(result)
+    return found
