@@ -221,8 +221,8 @@ class Env(Protocol):
     group of things that could be asked for now, and then takes the reset option ``stage="midway"``: a scene as in the
     middle of an episode. ``vla.stills`` teaches pointing with them.
 
-    An env class may list in ``PERTURBATIONS`` the axes of ``vla.perturb`` that it can do, and then takes the reset option
-    ``perturb``, axis to strength.
+    An env class may list in ``PERTURBATIONS`` the axes of ``vla.perturb`` that it can do, and then takes the reset
+    option ``perturb``, axis to strength.
 
     An env class with a line ``ARGUMENT = "task"`` takes what follows the colon in ``--env metaworld:reach-v3`` as that
     argument of its constructor. An info of ``reset`` with ``stale`` true says that the first picture may show an
