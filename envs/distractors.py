@@ -97,7 +97,8 @@ def add_distractors(
     shades = rng.random(len(KINDS))
     spots = rng.uniform((FAR, -1.0, -math.pi), (NEAR, 1.0, math.pi), (len(KINDS), _TRIES, 3))
     spots[..., 1] *= 0.265 + 0.107 * (0.70 - spots[..., 0])  # within the sides of the scene camera's picture
-    occupied, added = list(taken), []
+    occupied = list(taken)
+    added: list[str] = []
     for kind, shade, candidates in zip(order, shades, spots, strict=True):
         if len(added) == COUNTS[strength]:
             break
