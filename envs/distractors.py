@@ -17,7 +17,7 @@ from envs.rectangles import Rectangle, clear
 
 COUNTS = {"mild": 1, "medium": 3, "strong": 6}
 FAR, NEAR = 0.30, 0.72  # x of their centres
-_GAP = 0.02  # metres to whatever else needs room
+_GAP = 0.012  # metres to whatever else needs room
 _TRIES = 400
 
 _BOX, _CYLINDER, _ELLIPSOID = (getattr(mujoco.mjtGeom, f"mjGEOM_{name}") for name in ("BOX", "CYLINDER", "ELLIPSOID"))
@@ -86,7 +86,7 @@ def add_distractors(
 
     Args:
         spec: the scene; its table's surface is z = 0.
-        strength: of ``COUNTS``: how many, all of different kinds.
+        strength: of ``COUNTS``: how many, all of different kinds; on a full desk the last may find no room.
         taken: what must stay free, the room that a gripper needs included.
         rng: the source of randomness.
 
