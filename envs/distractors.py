@@ -15,7 +15,7 @@ import numpy as np
 
 from envs.rectangles import Rectangle, clear
 
-COUNTS = {"mild": 1, "medium": 3, "strong": 6}
+COUNTS = {"mild": 1, "medium": 3, "strong": 5}
 FAR, NEAR = 0.30, 0.72  # x of their centres
 _GAP = 0.012  # metres to whatever else needs room
 _TRIES = 400
