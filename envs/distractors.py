@@ -15,9 +15,9 @@ import numpy as np
 
 from envs.rectangles import Rectangle, clear
 
-COUNTS = {"mild": 1, "medium": 3, "strong": 6}
+COUNTS = {"mild": 1, "medium": 3, "strong": 5}
 FAR, NEAR = 0.30, 0.72  # x of their centres
-_GAP = 0.02  # metres to whatever else needs room
+_GAP = 0.012  # metres to whatever else needs room
 _TRIES = 400
 
 _BOX, _CYLINDER, _ELLIPSOID = (getattr(mujoco.mjtGeom, f"mjGEOM_{name}") for name in ("BOX", "CYLINDER", "ELLIPSOID"))
@@ -86,7 +86,7 @@ def add_distractors(
 
     Args:
         spec: the scene; its table's surface is z = 0.
-        strength: of ``COUNTS``: how many, all of different kinds.
+        strength: of ``COUNTS``: how many, all of different kinds; on a full desk the last may find no room.
         taken: what must stay free, the room that a gripper needs included.
         rng: the source of randomness.
 
@@ -97,7 +97,8 @@ def add_distractors(
     shades = rng.random(len(KINDS))
     spots = rng.uniform((FAR, -1.0, -math.pi), (NEAR, 1.0, math.pi), (len(KINDS), _TRIES, 3))
     spots[..., 1] *= 0.265 + 0.107 * (0.70 - spots[..., 0])  # within the sides of the scene camera's picture
-    occupied, added = list(taken), []
+    occupied = list(taken)
+    added: list[str] = []
     for kind, shade, candidates in zip(order, shades, spots, strict=True):
         if len(added) == COUNTS[strength]:
             break

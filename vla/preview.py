@@ -35,7 +35,7 @@ class Tile:
         picture: the cameras side by side, uint8 (height, width, 3).
         sentence: what the policy is told.
         caption: figures that the picture can't show.
-        played: for latency, which chunk is played at each step, -1 for none yet; else empty.
+        played: for latency alone, which chunk is played at each step, -1 for none yet; else empty.
     """
 
     picture: np.ndarray
@@ -92,7 +92,8 @@ def _tile(env: Env, harder: dict[str, str], request: EpisodeRequest) -> Tile:
         level = LEVELS[harder["noise"]]
         captions.append(f"{level.dropped * 100:.0f} % of frames dropped, state off by {level.metres * 1000:.0f} mm")
     if "latency" in harder:
-        played = _played(harder["latency"], env.env_spec.dt, request.seed)
+        if len(harder) == 1:  # the strip hides a part of the picture
+            played = _played(harder["latency"], env.env_spec.dt, request.seed)
         captions.append(f"{perturb.delay_ms(harder['latency']):.0f} ms")
     high = max(image.shape[0] for image in seen.images.values())
     images = [np.pad(image, ((0, high - len(image)), (0, 0), (0, 0))) for image in seen.images.values()]
