@@ -239,7 +239,7 @@ def test_truncated_parquet(tmp_path: Path, name: str) -> None:
     ("name", "message"),
     [
         ("videos/observation.images.wrist/chunk-000/file-000.mp4", "file-000.mp4 is missing"),
-        ("meta/vla.json", "vla.json is missing.*units and dt"),
+        ("meta/vla.json", "did not finish.*meta/vla.json is missing"),
         ("meta/info.json", "did not finish"),
         ("meta/tasks.parquet", "tasks.parquet is missing"),
     ],

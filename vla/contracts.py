@@ -20,6 +20,10 @@ class MissingExtraError(VlaError):
     """Something needs an optional extra that is not installed. The message holds the line that installs it."""
 
 
+class NoExpertError(VlaError):
+    """The env has no scripted expert, so nothing can be demonstrated in it."""
+
+
 class SpecMismatchError(VlaError):
     """Two parts that should fit do not: an agent and an env, a dataset and a recipe."""
 
@@ -266,7 +270,7 @@ class Env(Protocol):
         ...
 
     def expert(self) -> Expert:
-        """A fresh scripted expert for this episode."""
+        """A fresh scripted expert for this episode. Raises NoExpertError where the env has none."""
         ...
 
     def close(self) -> None:

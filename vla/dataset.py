@@ -1,14 +1,14 @@
 """Recorded demonstrations on disk, in LeRobot's v3 layout: what is in them, and how to read them back.
 
-Beside LeRobot's own files there are ``meta/vla.json`` (EnvSpec, how it was recorded, versions) and
-``meta/vla_episodes.jsonl`` (a line for each episode). ``meta/vla.json`` is what makes a folder readable here, and
-it arrives last: a folder that has it is complete.
+What ``vla record`` wrote has, beside LeRobot's own files, ``meta/vla.json`` (EnvSpec, how it was recorded, versions)
+and ``meta/vla_episodes.jsonl`` (a line for each episode). ``meta/vla.json`` arrives last: a folder that has it is
+complete.
+Any other LeRobot v3 dataset is read by ``vla.dataset_plain``, which makes its EnvSpec from LeRobot's features.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import EnvSpec, VlaError
+from vla.dataset_files import as_array, count_rows, png_frames, read_json, read_parquet, read_text
 from vla.episodes import PIXEL_FORMAT, decode_video
 
 FORMAT_VERSION = 1
@@ -79,59 +80,68 @@ class Source:
     Attributes:
         path: an mp4, or a parquet file with PNG images.
         frames: how many of the dataset's frames it holds.
+        rows: which of the file's frames these are, ascending; None means all.
     """
 
     path: Path
     frames: int
+    rows: np.ndarray | None = None
 
 
 class Recorded:
-    """A dataset that ``vla record`` wrote. ``Recorded.open`` makes one.
+    """Recorded demonstrations. ``Recorded.open`` makes one.
 
     Attributes:
         root: its folder.
         spec: the EnvSpec of the env that it was recorded in.
-        facts: the whole of ``meta/vla.json``.
+        facts: the whole of ``meta/vla.json``; of another's dataset ``env_spec`` alone.
         episodes: a dict for each episode: episode_index, seed, options, instruction, language, kind, category, items,
             success, steps, progress, final_state.
         instructions: the instructions, by instruction index.
+        mapping: lines that tell how another's dataset was read; none for what ``vla record`` wrote.
     """
+
+    mapping: tuple[str, ...] = ()
 
     def __init__(self, root: Path, facts: dict[str, Any], info: dict[str, Any], episodes: list[dict]) -> None:
         self.root, self.facts, self.episodes, self._info = root, facts, episodes, info
         self.spec = EnvSpec.from_dict(facts["env_spec"])
-        tasks = _read_parquet(root / "meta/tasks.parquet").sort_by("task_index")
-        self.instructions: list[str] = tasks.column("task").to_pylist()
+        self.instructions: list[str] = _read_tasks(root / "meta/tasks.parquet")
 
     @classmethod
     def open(cls, folder: str | Path) -> Recorded:
         """Open a dataset.
 
         Raises:
-            VlaError: if ``folder`` holds none, one without ``meta/vla.json``, an unfinished one, one of a newer
-                format, or one that lacks a file; the file is named.
+            VlaError: if ``folder`` holds none, an unfinished one, one of another format, or one that lacks a file; the
+                file is named. SpecMismatchError: if another's dataset has no actions or no camera.
         """
         root = Path(folder)
-        if not (root / "meta/info.json").exists():
-            unfinished = (root / ".episodes").exists()
-            hint = "a recording that did not finish: run its command again" if unfinished else "no LeRobot v3 dataset"
-            raise VlaError(f"{root} is {hint} (meta/info.json is missing)")
-        if not (root / VLA_JSON).exists():
-            raise VlaError(
-                f"{root / VLA_JSON} is missing: this LeRobot dataset does not say which cameras, units and dt it was "
-                "recorded with; datasets by `vla record` do"
-            )
-        facts, info = _read_json(root / VLA_JSON), _read_json(root / "meta/info.json")
-        version = facts.get("format_version")
-        if version != FORMAT_VERSION:
-            raise VlaError(f"{root / VLA_JSON} has format version {version}; this program reads {FORMAT_VERSION}")
-        lines = _read_text(root / EPISODES_JSONL).splitlines()
-        recorded = cls(root, facts, info, [json.loads(line) for line in lines])
+        shards = (root / ".episodes").exists()
+        needed = ("meta/info.json", VLA_JSON) if shards else ("meta/info.json",)
+        for name in needed:
+            if not (root / name).exists():
+                hint = "a recording that did not finish: run its command again" if shards else "no LeRobot v3 dataset"
+                raise VlaError(f"{root} is {hint} ({name} is missing)")
+        recorded = cls._open_own(root) if (root / VLA_JSON).exists() else _open_plain(root)
         for camera in recorded.spec.cameras:
             for source in recorded.sources(camera.name):
                 if not source.path.exists():
                     raise VlaError(f"{source.path} is missing from the dataset {root}")
         return recorded
+
+    @classmethod
+    def _open_own(cls, root: Path) -> Recorded:
+        facts, info = read_json(root / VLA_JSON), read_json(root / "meta/info.json")
+        version = facts.get("format_version")
+        if version != FORMAT_VERSION:
+            raise VlaError(f"{root / VLA_JSON} has format version {version}; this program reads {FORMAT_VERSION}")
+        lines = read_text(root / EPISODES_JSONL).splitlines()
+        return cls(root, facts, info, [json.loads(line) for line in lines])
+
+    def image_key(self, camera: str) -> str:
+        """LeRobot's name for a camera's column."""
+        return f"observation.images.{camera}"
 
     @property
     def frames(self) -> int:
@@ -169,9 +179,9 @@ class Recorded:
         parts: dict[str, list[np.ndarray]] = {name: [] for name in [*wanted.values(), "sub_instruction"]}
         table_of: dict[str, int] = {}
         for file in self._data_files():
-            table = _read_parquet(file, [*wanted, "sub_instruction"])
+            table = read_parquet(file, [*wanted, "sub_instruction"])
             for key, name in wanted.items():
-                parts[name].append(_array(table.column(key)))
+                parts[name].append(as_array(table.column(key)))
             texts = table.column("sub_instruction").to_pylist()
             parts["sub_instruction"].append(
                 np.array([table_of.setdefault(text, len(table_of)) for text in texts], dtype=np.int64)
@@ -184,30 +194,47 @@ class Recorded:
 
     def sources(self, camera: str) -> list[Source]:
         """The files that hold a camera's frames, in order."""
-        key = f"observation.images.{camera}"
+        key = self.image_key(camera)
         if self._info["features"][key]["dtype"] == "image":
-            return [Source(file, _rows(file)) for file in self._data_files()]
+            return [Source(file, count_rows(file)) for file in self._data_files()]
         names = [f"videos/{key}/chunk_index", f"videos/{key}/file_index"]
-        table = _read_parquet(self._episode_file(), ["episode_index", "length", *names]).sort_by("episode_index")
+        table = self._episode_table(["episode_index", "length", *names]).sort_by("episode_index")
         sources: list[Source] = []
         for length, chunk, file in zip(*(table.column(n).to_pylist() for n in ("length", *names)), strict=True):
-            name = self._info["video_path"].format(video_key=key, chunk_index=chunk, file_index=file)
-            if not sources or sources[-1].path != self.root / name:
-                sources.append(Source(self.root / name, 0))
+            path = self._video_file(key, chunk, file)
+            if not sources or sources[-1].path != path:
+                sources.append(Source(path, 0))
             sources[-1].frames += length
         return sources
 
     def read_frames(self, source: Source, camera: str) -> Iterator[np.ndarray]:
         """The frames of one source, uint8 (H, W, 3). Raises VlaError, naming the file, if it is damaged or short."""
-        count = 0
-        frames = _png_frames(source.path, camera) if source.path.suffix == ".parquet" else decode_video(source.path)
-        for frame in frames:
+        count, path = 0, source.path
+        frames = png_frames(path, self.image_key(camera)) if path.suffix == ".parquet" else decode_video(path)
+        for number, frame in enumerate(frames):
+            if source.rows is not None:
+                if count == source.frames:
+                    break
+                if source.rows[count] != number:
+                    continue
             count += 1
             if count > source.frames:
                 break
             yield frame
         if count != source.frames:
-            raise VlaError(f"{source.path} should hold {source.frames} frames, and holds {count}")
+            raise VlaError(f"{path} should hold {source.frames} frames, and holds {count}")
+
+    def _video_file(self, key: str, chunk: int, file: int) -> Path:
+        return self.root / self._info["video_path"].format(video_key=key, chunk_index=chunk, file_index=file)
+
+    def _episode_table(self, columns: list[str]) -> Any:
+        """Columns of LeRobot's table of episodes, all its files together."""
+        import pyarrow as pa
+
+        files = sorted((self.root / "meta/episodes").glob("*/*.parquet"))
+        if not files:
+            raise VlaError(f"{self.root / 'meta/episodes'} holds no parquet file")
+        return pa.concat_tables([read_parquet(file, columns) for file in files])
 
     def _data_files(self) -> list[Path]:
         files = sorted((self.root / "data").glob("*/*.parquet"))
@@ -215,61 +242,20 @@ class Recorded:
             raise VlaError(f"{self.root / 'data'} holds no parquet file")
         return files
 
-    def _episode_file(self) -> Path:
-        return self.root / "meta/episodes/chunk-000/file-000.parquet"
+
+def _open_plain(root: Path) -> Recorded:
+    from vla.dataset_plain import PlainDataset
+
+    return PlainDataset(root)
 
 
-def _png_frames(path: Path, camera: str) -> Iterator[np.ndarray]:
-    import pyarrow.parquet as pq
-    from PIL import Image
-
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(256, columns=[f"observation.images.{camera}"]):
-            for cell in batch.column(0).to_pylist():
-                yield np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise VlaError(f"{path} is damaged: {error}") from error
-
-
-def _read_parquet(path: Path, columns: list[str] | None = None) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path).read(columns)
-    except FileNotFoundError as error:
-        raise VlaError(f"{path} is missing") from error
-    except (pa.ArrowException, OSError) as error:
-        raise VlaError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-
-
-def _rows(path: Path) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_metadata(path).num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise VlaError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-
-
-def _array(column: Any) -> np.ndarray:
-    """A parquet column of scalars or of lists of fixed length as an array (N,) or (N, D)."""
-    whole = column.combine_chunks()
-    if not hasattr(whole.type, "value_type"):
-        return whole.to_numpy(zero_copy_only=False)
-    return whole.flatten().to_numpy(zero_copy_only=False).reshape(len(whole), -1)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VlaError(f"{path} cannot be read: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise VlaError(f"{path} is damaged: {error}") from error
+def _read_tasks(path: Path) -> list[str]:
+    """The instructions by task index."""
+    table = read_parquet(path)
+    # LeRobot keeps the sentences in the index of a data frame, whose column has a name of pandas' choice.
+    column = "task" if "task" in table.column_names else next(n for n in table.column_names if n != "task_index")
+    indices = table.column("task_index").to_pylist()
+    texts = [""] * (max(indices, default=-1) + 1)
+    for index, text in zip(indices, table.column(column).to_pylist(), strict=True):
+        texts[index] = text
+    return texts

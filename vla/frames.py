@@ -38,6 +38,7 @@ class FrameCache:
         instructions: the strings that column ``instruction`` points into.
         sub_instructions: the strings that column ``sub_instruction`` points into.
         fingerprint: the dataset's, as ``Recorded.fingerprint`` gives it.
+        mapping: lines that tell how another's dataset was read, see ``Recorded``.
     """
 
     def __init__(self, root: Path, document: dict[str, Any]) -> None:
@@ -46,6 +47,7 @@ class FrameCache:
         self.instructions: list[str] = document["instructions"]
         self.sub_instructions: list[str] = document["sub_instructions"]
         self.fingerprint: str = document["fingerprint"]
+        self.mapping: list[str] = document.get("mapping", [])
         try:
             self.frames = {c.name: mapped(root / f"frames.{c.name}.npy") for c in self.spec.cameras}
             self.columns = {name: np.load(root / f"{name}.npy") for name in document["columns"]}
@@ -76,7 +78,7 @@ class FrameCache:
         """The cache of a dataset: opened if it is there and fits, else made.
 
         Args:
-            dataset_dir: a dataset by ``vla record``.
+            dataset_dir: a LeRobot v3 dataset, by ``vla record`` or another's.
             cache_dir: where the cache lives; ``dataset_dir/.cache/frames`` if not given.
             progress: show a progress bar while decoding.
 
@@ -156,6 +158,7 @@ def _decode(recorded: Recorded, root: Path, fingerprint: str, progress: bool) ->
         "columns": list(columns),
         "instructions": recorded.instructions,
         "sub_instructions": sub_instructions,
+        "mapping": list(recorded.mapping),
     }
     (root / "cache.json").write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
 

@@ -56,9 +56,9 @@ class Normaliser:
         states = torch.as_tensor(state).double()
         return cls(
             states.mean(0).float(),
-            states.std(0, correction=0).clamp(min=FLOOR).float(),
+            _spread(states),
             offsets.mean(0).float(),
-            offsets.std(0, correction=0).clamp(min=FLOOR).float(),
+            _spread(offsets),
             spec.relative,
         )
 
@@ -108,3 +108,10 @@ class Normaliser:
         for a, s in self.relative:
             shifted[..., a] += sign * state[..., None, s]
         return shifted
+
+
+def _spread(values: Tensor) -> Tensor:
+    """The standard deviation over the first dimension, not below the floor; an env may have no state at all."""
+    if not values.numel():
+        return torch.ones(values.shape[1:])
+    return values.std(0, correction=0).clamp(min=FLOOR).float()

@@ -94,7 +94,7 @@ class Recipe:
 
     Attributes:
         name: the recipe's name; the run's default folder is ``runs/NAME``.
-        env: the env of the closed-loop validation.
+        env: the env of the closed-loop validation; "" for none, and then ``validate.every`` is -1.
         policy: the policy's name in the registry.
         policy_config: the policy's own frozen config dataclass; ``--policy.FIELD`` overrides it.
         init: the agent, by name or folder, whose weights and statistics the run starts from; empty for fresh ones.

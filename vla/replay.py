@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vla.contracts import VlaError
 from vla.dataset import Recorded
 
 TOLERANCE = 1e-4  # in the units of the state: metres and radians
@@ -25,11 +26,13 @@ def replay(folder: Path, episodes: int | None = None) -> Iterator[dict[str, Any]
         difference in the final state), same (bool: success is equal and the gap is below TOLERANCE).
 
     Raises:
-        SpecMismatchError: if the env is not as it was. VlaError: if the dataset is damaged.
+        SpecMismatchError: if the env is not as it was. VlaError: if the dataset is damaged or another's.
     """
     from vla.registry import make_env
 
     recorded = Recorded.open(folder)
+    if "env" not in recorded.facts:
+        raise VlaError(f"{folder} was not recorded by vla record, so there are no seeds to replay it from")
     columns, _ = recorded.columns()
     bounds = np.searchsorted(columns["episode"], np.arange(len(recorded.episodes) + 1))
     env = make_env(recorded.facts["env"], **recorded.facts["recording"].get("env_options", {}))

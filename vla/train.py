@@ -153,7 +153,7 @@ class _Run:
         start, steps = self.step, self.recipe.optim.steps
         settings = recipe_to_dict(self.recipe)
         with TrainLog(self.out_dir, start, steps, settings, self.main, wandb) as log, self.stop:
-            for note in [*notes, self._headline()]:
+            for note in [*notes, *self.feed.cache.mapping, self._headline()]:
                 log.say(note)
             with Prefetch(self.feed.step, start, steps) as batches:
                 self.policy.train()
@@ -382,6 +382,10 @@ class _Run:
 
 def _require_data(recipe: Recipe, data_dir: Path) -> None:
     if not (data_dir / "meta" / "info.json").is_file():
+        if not recipe.env:
+            raise VlaError(
+                f"there is no dataset in {data_dir}; name one with --data, a folder or owner/name of the hub"
+            )
         fallback = f"vla record --env {recipe.env} --episodes 500 --out {data_dir}"
         command = recipe.data.record_command if str(data_dir) == recipe.data.path else ""
         raise VlaError(f"there is no dataset in {data_dir}; record one with: {command or fallback}")

@@ -19,6 +19,7 @@ examples:
   vla train tidy_desk_flow --show                         print every setting and stop
   vla train tidy_desk_flow --resume                       continue after Ctrl-C, a crash or kill -9
   vla train tidy_desk_flow --data data/mine --out runs/mine
+  vla train lerobot_flow --data lerobot/pusht             any LeRobot v3 dataset: a folder, or one of the hub
   vla train tidy_desk_flow --policy.dim 256 --optim.steps 2000 --optim.batch_size=32
   vla train tidy_desk_flow --validate.every 1000 --validate.episodes 50 --seed 1
   accelerate launch --num_processes 4 -m vla.cli train tidy_desk_flow        four GPUs
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments; overrides of the recipe are left to ``run``'s ``extra``."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe in configs/, or package.module:function")
-    parser.add_argument("--data", metavar="DIR", help="the dataset (default: the recipe's data.path)")
+    parser.add_argument("--data", metavar="DIR", help="the dataset, or owner/name of the hub (default: data.path)")
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the run's folder")
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
@@ -62,14 +63,14 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         print(describe(recipe))
         return 0
 
+    from vla.hub import find_dataset
     from vla.interrupt import TrainingStopped
     from vla.train import train
 
     out = args.out or str(Path("runs") / recipe.name)
     try:
-        result = train(
-            recipe, args.data or recipe.data.path, out, args.resume, args.wandb, shlex.join(["vla", *sys.argv[1:]])
-        )
+        data = find_dataset(args.data) if args.data else recipe.data.path
+        result = train(recipe, data, out, args.resume, args.wandb, shlex.join(["vla", *sys.argv[1:]]))
     except TrainingStopped as stopped:
         print(f"vla: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
@@ -79,7 +80,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if "success" in result.scores:
         rate = result.scores["success"]
         print(f"success {rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] on {rate['n']} validation episodes")
-    print(f"evaluate it on layouts that it has not seen: vla eval --env {recipe.env} --agent {result.agent_dir}")
+    env = recipe.env or "ENV"
+    print(f"evaluate it on episodes that it has not seen: vla eval --env {env} --agent {result.agent_dir}")
     return 0
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vla.contracts import EnvSpec
+from vla.contracts import EnvSpec, VlaError
 from vla.nn.language import LanguageEncoder
 from vla.nn.resampler import Resampler, pointing_accuracy, pointing_loss
 from vla.nn.transformer import feed_forward, fourier
@@ -52,12 +53,15 @@ class Trunk(nn.Module):
         self.cameras = [camera.name for camera in spec.cameras]
         pixels = config.pixels * len(self.cameras) if len(config.pixels) == 1 else config.pixels
         if len(pixels) != len(self.cameras):
-            raise ValueError(f"pixels {config.pixels} must name one size, or one for each of {self.cameras}")
+            names = ", ".join(self.cameras)
+            raise VlaError(f"--policy.trunk.pixels {list(config.pixels)} must be one size, or one for each of: {names}")
         eyes = [VisionEncoder(config.vision, px, config.map_dim, pretrained=config.pretrained) for px in pixels]
         grids = [eye.grid for eye in eyes]
         self.vision = nn.ModuleList(eyes)
         self.language = LanguageEncoder(dim, config.language_depth)
-        self.state = nn.Sequential(nn.Linear(5 * len(spec.state), dim), feed_forward(dim, 2))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # some envs show pictures alone
+            self.state = nn.Sequential(nn.Linear(5 * len(spec.state), dim), feed_forward(dim, 2))
         self.resampler = Resampler(dim, config.map_dim, grids, config.slots, config.hops)
         self.norm = nn.LayerNorm(dim)
 
