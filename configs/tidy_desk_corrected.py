@@ -1,4 +1,4 @@
-"""The agent that ships, second half: what the first half does wrong, corrected by the expert."""
+"""The agent that ships, second part: what the first part does wrong, corrected by the expert."""
 
 from dataclasses import replace
 

@@ -14,7 +14,7 @@ def recipe() -> Recipe:
         export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1
         torchrun --standalone --nproc_per_node 2 -m vla.cli train tidy_desk_flow
 
-    Then go on with tidy_desk_corrected, which has the figures.
+    Then go on with tidy_desk_corrected and tidy_desk_finetuned, which has the figures.
     """
     return Recipe(
         name="tidy_desk_flow",
