@@ -215,7 +215,7 @@ def test_referring_expressions_name_things_in_view(env: Any) -> None:
 def _bytes(env: Any, seed: int, **options: Any) -> list[bytes]:
     """An episode's first observation, and that after a few of the expert's steps."""
     first, _ = env.reset(seed=seed, options=options)
-    expert = env.expert(seed=seed)
+    expert = _expert(env, seed)
     for _ in range(3):
         last, *_ = env.step(expert.act().action)
     return [np.asarray(one[key]).tobytes() for one in (first, last) for key in sorted(one)]

@@ -502,7 +502,10 @@ def test_command_lists_shows_and_refuses(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["train", "tidy_desk_flow", "--steps", "5"]) == 2
     assert "did you mean --optim.steps?" in capsys.readouterr().err
     assert main(["train", "--resume", "tidy_desk_flow", "--data", "no/such"]) == 2
-    assert "there is no dataset in no/such; record one with: vla record" in capsys.readouterr().err
+    told = capsys.readouterr().err  # it may be a name on the hub, which cannot be asked here
+    assert "there is no folder no/such" in told and "record one with: vla record --env tidy_desk" in told
+    assert main(["train", "tidy_desk_flow", "--data", "tests/none"]) == 2
+    assert "there is no dataset in tests/none; record one with: vla record" in capsys.readouterr().err
 
 
 def test_the_average_follows_a_module_that_was_given_new_storage() -> None:

@@ -44,6 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", action="store_true", help="print the recipe's settings, overrides applied, and stop")
 
 
+def _find(name: str, env: str) -> Path:
+    """The dataset's folder; where there is none, the error also says how to record one."""
+    from vla.contracts import VlaError
+    from vla.hub import find_dataset
+
+    try:
+        return find_dataset(name)
+    except VlaError as error:
+        if not env:
+            raise
+        command = f"vla record --env {env} --episodes 500 --out {name}"
+        raise VlaError(f"{error}; record one with: {command}") from error
+
+
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Carry out the command. Returns the exit code: 0, or 128 + N after signal N."""
     from vla.contracts import VlaError
@@ -63,13 +77,12 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         print(describe(recipe))
         return 0
 
-    from vla.hub import find_dataset
     from vla.interrupt import TrainingStopped
     from vla.train import train
 
     out = args.out or str(Path("runs") / recipe.name)
     try:
-        data = find_dataset(args.data) if args.data else recipe.data.path
+        data = _find(args.data, recipe.env) if args.data else recipe.data.path
         result = train(recipe, data, out, args.resume, args.wandb, shlex.join(["vla", *sys.argv[1:]]))
     except TrainingStopped as stopped:
         print(f"vla: {stopped}", file=sys.stderr)
