@@ -31,8 +31,6 @@ class TaskDots(DotEnv):
 
     tasks = TASKS
     benchmark = Benchmark(("easy", "hard"), (Published("A", "1B", (80.0, 40.0), 60.0, "a paper"),))
-    seeds: tuple[int, ...] = ()
-    loads: tuple[str, ...] = ()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
         options = dict(options or {})

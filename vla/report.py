@@ -124,8 +124,7 @@ def _benchmark(summary: dict[str, Any]) -> str:
     benchmark = load_env(summary["env"]).benchmark  # type: ignore[attr-defined]
     head = "".join(f"<th>{escape(words(name))}</th>" for name in ("model", "size", *benchmark.tiers, "mean", "source"))
     rows = benchmark.rows(summary["agent"], summary)
-    cells = ["".join(f"<td>{escape(value)}</td>" for value in row) for row in rows]
-    lines = "".join(f"<tr>{line}</tr>" for line in cells[:-1]) + f'<tr class="good"><td>{cells[-1][4:]}</tr>'
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>" for row in rows)
     return (
         "<section><h2>Beside what was published</h2>"
         '<p class="hint">Success, per cent; the mean counts each tier alike. In brackets: 95 % intervals.</p>'
