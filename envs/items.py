@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 
 from envs.instructions import NOUNS
+from envs.rectangles import Rectangle
 
 _GEOM = mujoco.mjtGeom
 _GHOST = {"contype": 0, "conaffinity": 0, "mass": 0.0}
@@ -78,6 +79,16 @@ class Item:
     def symmetry(self) -> float:
         """The yaw, rad, after which a grasp of this item is the same again; 0 where every yaw will do."""
         return {"block": math.pi / 2, "paper_ball": 0.0, "bottle_cap": 0.0}.get(self.noun, math.pi)
+
+    def lies(self, rotation: np.ndarray) -> tuple[float, float]:
+        """The yaw of an item with these axes (3, 3), as columns, and its symmetry; (0, 0) where no yaw can be told.
+
+        That is so for round things, and for a long one that stands upright. A cube's yaw is that of its flattest axis.
+        """
+        axis = 0 if self.symmetry == math.pi else int(np.argmin(np.abs(rotation[2])))
+        if self.symmetry == 0.0 or abs(rotation[2, axis]) > 0.85:
+            return 0.0, 0.0
+        return math.atan2(rotation[1, axis], rotation[0, axis]), self.symmetry
 
 
 def make_item(noun: str, color: str, split: str, rng: np.random.Generator) -> Item:
@@ -218,6 +229,11 @@ class Receptacle:
         return _FORMS[self.category][2]
 
     @property
+    def symmetry(self) -> float:
+        """The turn, rad, after which it looks the same."""
+        return {"pens": math.pi, "blocks": math.pi / 2, "waste": math.pi / 3}[self.category]
+
+    @property
     def outside(self) -> tuple[float, float]:
         """Half the outside length and width."""
         if self.category == "waste":
@@ -230,6 +246,21 @@ class Receptacle:
         if self.category == "waste":  # a hexagon
             return [(k * math.pi / 3, self.half[0]) for k in range(6)]
         return [(k * math.pi / 2, self.half[k % 2]) for k in range(4)]
+
+    @property
+    def walls(self) -> list[Rectangle]:
+        """The walls' footprints on the table."""
+        found = []
+        for index, (angle, reach) in enumerate(self.sides):
+            x, y = self.world((reach + _WALL) * math.cos(angle), (reach + _WALL) * math.sin(angle))
+            found.append((float(x), float(y), self.yaw + angle, _WALL, self._breadth(index)))
+        return found
+
+    def _breadth(self, index: int) -> float:
+        """Half the width of a wall."""
+        if self.category == "waste":
+            return self.half[0] * math.tan(math.pi / 6) + 1.4 * _WALL
+        return self.half[(index + 1) % 2] + 2 * _WALL
 
     @property
     def places(self) -> list[tuple[float, float]]:
@@ -284,9 +315,8 @@ def add_receptacle(spec: mujoco.MjSpec, receptacle: Receptacle) -> None:
     else:
         body.add_geom(type=_GEOM.mjGEOM_BOX, size=[*half, 0.0004], pos=[0, 0, 0.0004], rgba=floor, **_GHOST)
     for index, (angle, reach) in enumerate(receptacle.sides):
-        width = reach * math.tan(math.pi / 6) + 1.4 * _WALL if hexagon else half[(index + 1) % 2] + 2 * _WALL
         quat = [math.cos(angle / 2), 0, 0, math.sin(angle / 2)]
         at = reach + _WALL
-        body.add_geom(type=_GEOM.mjGEOM_BOX, size=[_WALL, width, wall], quat=quat,
+        body.add_geom(type=_GEOM.mjGEOM_BOX, size=[_WALL, receptacle._breadth(index), wall], quat=quat,
                       pos=[at * math.cos(angle), at * math.sin(angle), wall],
                       rgba=_rgba(receptacle.rgb), friction=[0.4, 0.005, 0.0002])  # fmt: skip

@@ -45,7 +45,7 @@ WORKSPACE_LOW, WORKSPACE_HIGH = (0.25, -0.45, 0.010), (0.80, 0.45, 0.60)
 _SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
 _TICKS = round(DT * CONTROL_HZ)
 _OFF_HOME = {"mild": 0.10, "medium": 0.22, "strong": 0.42}  # rad; training starts up to 0.06 off
-_OPENING = 0.04  # metres a finger travels from closed to open
+FINGER_TRAVEL = 0.04  # metres from closed to open
 
 
 def camera_specs(pixels: int) -> tuple[CameraSpec, ...]:
@@ -180,8 +180,8 @@ class Tabletop:
             change(self.model)
         self.data = mujoco.MjData(self.model)
         q = self.controller.home if q is None else q
-        self.data.qpos[:7], self.data.qpos[7:9] = q, _OPENING
-        self.data.ctrl[:7], self.data.ctrl[7] = q, _OPENING
+        self.data.qpos[:7], self.data.qpos[7:9] = q, FINGER_TRAVEL
+        self.data.ctrl[:7], self.data.ctrl[7] = q, FINGER_TRAVEL
         self.controller.reset(q, 1.0)
         self._grip = self.model.site("grip").id
         self.watch(())
@@ -245,7 +245,7 @@ class Tabletop:
         ctrl = self.data.ctrl
         for _ in range(_TICKS):
             ctrl[:7], gripper = self.controller.tick()
-            ctrl[7] = _OPENING * gripper
+            ctrl[7] = FINGER_TRAVEL * gripper
             mujoco.mj_step(self.model, self.data, nstep=_SUBSTEPS)
             self.safety.tick()
         mujoco.mj_kinematics(self.model, self.data)  # poses of this moment, not of one physics step ago
@@ -264,7 +264,7 @@ class Tabletop:
     @property
     def gripper(self) -> float:
         """The measured opening, 0 closed to 1 open."""
-        return float(np.clip((self.data.qpos[7] + self.data.qpos[8]) / (2 * _OPENING), 0.0, 1.0))
+        return float(np.clip((self.data.qpos[7] + self.data.qpos[8]) / (2 * FINGER_TRAVEL), 0.0, 1.0))
 
     def state(self) -> np.ndarray:
         """The state vector, float32 (17,), in the order of ``STATE``."""

@@ -321,6 +321,11 @@ class TidyDesk(gymnasium.Env):
         seen = {name: [self.tabletop.project(name, place) for place in places] for name in cameras}
         return {name: np.array(values, np.float32).ravel() for name, values in seen.items()}
 
+    def _yaws_of(self, index: int) -> np.ndarray:
+        item = self.placed[index].item
+        receptacle = self.receptacles[item.category]
+        return np.array([*item.lies(self.rotations[index]), receptacle.yaw, receptacle.symmetry], np.float32)
+
     def referring_expressions(self) -> list[ReferringExpression]:
         """A plain sentence for each item on the desk, in place or not, and for each category and the whole desk.
 
@@ -329,13 +334,13 @@ class TidyDesk(gymnasium.Env):
         found = []
         for index, placed in enumerate(self.placed):
             text = instructions.sub_instruction(placed.item.color, placed.item.noun, self.language)
-            found.append(ReferringExpression(text, self._points_of(index)))
+            found.append(ReferringExpression(text, self._points_of(index), self._yaws_of(index)))
         for category in ("", *instructions.CATEGORIES):
             first = self._choose_target([category in ("", placed.item.category) for placed in self.placed])
             if first is not None:
                 goal, rng = Goal("category" if category else "all", category), np.random.default_rng(self.seed)
                 text = instructions.write(goal, self.language, "train", rng)
-                found.append(ReferringExpression(text, self._points_of(first)))
+                found.append(ReferringExpression(text, self._points_of(first), self._yaws_of(first)))
         return found
 
     # --- the rest ------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import numpy as np
 
 from envs import instructions
 from envs.items import Item, Receptacle
-from envs.tabletop import rotation_down
+from envs.rectangles import Rectangle, clear
+from envs.tabletop import FINGER_TRAVEL, rotation_down
 from vla.contracts import ExpertStep
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _YAW_LIMIT = math.radians(105)
 _LOWEST = 0.011  # metres: the finger tips just clear the table
 _CLOSE_FOR = 7  # steps after which a grasp that holds nothing is given up
+_ROUND = math.pi / 8  # the step between the yaws that are tried on a round item
+_FINGER = (0.0105, 0.013)  # metres: half a finger's length, and its whole thickness
+_SPARE = 0.009  # metres between an item and each finger, where there is no room for a wider grip
 _REST = np.array([0.42, 0.0, 0.26])
 
 
@@ -75,11 +79,8 @@ class TidyExpert:
 
     def _pick(self, target: int, position: np.ndarray, yaw: float) -> tuple[np.ndarray, float, float]:
         env = self._env
-        item, rotation = env.placed[target].item, env.rotations[target]
-        at = env.positions[target].copy()
-        if item.symmetry == math.pi:
-            at += rotation[:, 0] * item.size[0] * self._along
-        wanted = self._grasp_yaw(item.symmetry, rotation, yaw, at)
+        item = env.placed[target].item
+        at, wanted, opening = self._grasp(target, yaw)
         low = max(_LOWEST, float(at[2]))
         away = float(np.linalg.norm(at[:2] - position[:2]))
         off = self._off(item, at[:2] - position[:2], yaw)
@@ -90,13 +91,13 @@ class TidyExpert:
             if self._closing <= _CLOSE_FOR:
                 return np.array([*at[:2], low]), wanted, 0.0
             self._closing = 0
-        if env.tabletop.gripper < 0.7 and position[2] < 0.16:  # open first: what is held falls where it is
-            return position + (0.0, 0.0, 0.005), yaw, 1.0
+        if env.tabletop.gripper < opening - 0.15 and position[2] < 0.16:  # open first: what is held falls where it is
+            return position + (0.0, 0.0, 0.005), yaw, opening
         # A funnel: the further off, the higher.
         height = min(low + max(off - 0.7, 0.0) * 0.025 + max(askew - 0.10, 0.0) * 0.25, self._hover + low)
         if position[2] < self._hover - 0.03 and away > 0.03:  # rise before moving off, lest the fingers sweep
-            return np.array([*(position[:2] + 0.15 * (at[:2] - position[:2])), self._hover + low]), yaw, 1.0
-        return np.array([*at[:2], height]), wanted, 1.0
+            return np.array([*(position[:2] + 0.15 * (at[:2] - position[:2])), self._hover + low]), yaw, opening
+        return np.array([*at[:2], height]), wanted, opening
 
     def _move_held(self, target: int, position: np.ndarray, yaw: float) -> tuple[np.ndarray, float, float]:
         env = self._env
@@ -107,7 +108,7 @@ class TidyExpert:
         if item.category == "pens":
             long_axis = env.rotations[target][:, 0]
             turn = _wrap(receptacle.yaw - math.atan2(long_axis[1], long_axis[0]), math.pi)
-            turned = self._allowed(yaw + turn, math.pi, yaw, slot)
+            turned = min(self._allowed(yaw + turn, math.pi, slot), key=lambda c: abs(c - yaw) + 0.3 * abs(c))
         goal = position[:2] + slot - env.positions[target][:2]  # so that the item, not the tool, comes to the slot
         away = float(np.linalg.norm(goal - position[:2]))
         askew = abs(turned - yaw)
@@ -133,19 +134,52 @@ class TidyExpert:
         axis = self._env.tabletop.rotation[:, 0]
         return math.atan2(axis[1], axis[0])
 
-    def _grasp_yaw(self, symmetry: float, rotation: np.ndarray, yaw: float, at: np.ndarray) -> float:
-        if symmetry == 0.0:
-            return 0.0
-        axis = 0 if symmetry == math.pi else _flattest(rotation)
-        return self._allowed(math.atan2(rotation[1, axis], rotation[0, axis]), symmetry, yaw, at)
+    def _grasp(self, target: int, yaw: float) -> tuple[np.ndarray, float, float]:
+        """Where the tool goes to grasp an item, (3,), its yaw and how far the gripper opens.
 
-    def _allowed(self, wanted: float, symmetry: float, yaw: float, at: np.ndarray) -> float:
-        """The equivalent yaw that is nearest, with a pull towards 0, among those that joint 7 can reach."""
-        shoulder = math.atan2(at[1], at[0])
-        low, high = max(-_YAW_LIMIT, shoulder - 1.88), _YAW_LIMIT
-        choices = [wanted + k * symmetry for k in range(-5, 6)]
-        within = [c for c in choices if low <= c <= high] or [min(choices, key=abs)]
-        return min(within, key=lambda c: abs(c - yaw) + 0.3 * abs(c))
+        Where the fingers have room, and then with little to turn, wide open and where a long item is to be gripped.
+        """
+        env = self._env
+        item, rotation = env.placed[target].item, env.rotations[target]
+        centre, alongs = env.positions[target], [0.0]
+        if item.symmetry == math.pi:
+            alongs = [self._along, self._along + 0.35, self._along - 0.35]
+        axis = 0 if item.symmetry == math.pi else _flattest(rotation)
+        wanted = math.atan2(rotation[1, axis], rotation[0, axis]) if item.symmetry else 0.0
+        obstacles = self._obstacles(target, float(centre[2]))
+        best: tuple[float, np.ndarray, float, float] | None = None
+        for along in alongs:
+            at = centre + rotation[:, 0] * item.size[0] * along
+            for turned in self._allowed(wanted, item.symmetry or _ROUND, at):
+                for opening in (1.0, (item.size[1] + _SPARE) / FINGER_TRAVEL):
+                    cost = 0.3 * abs(turned) + 2.0 * abs(along - alongs[0]) + 3.0 * (1.0 - opening)
+                    cost += abs(turned - yaw) if item.symmetry else 0.0
+                    if best is not None and cost >= best[0]:
+                        continue
+                    paths = _paths(at, turned, opening, item.size[1])
+                    blocked = [not clear(p, o, gap) for gap in (0.0, 0.004) for o in obstacles for p in paths]
+                    cost += 5.0 * sum(blocked)
+                    if best is None or cost < best[0]:
+                        best = cost, at, turned, opening
+        assert best is not None
+        return best[1:]
+
+    def _obstacles(self, target: int, height: float) -> list[Rectangle]:
+        """What the fingers must not come down on to grasp an item at this height: walls and other items."""
+        env, tips = self._env, max(_LOWEST, height) - _LOWEST
+        walls = [wall for r in env.receptacles.values() if r.wall > tips for wall in r.walls]
+        return walls + [
+            (*env.positions[i][:2].tolist(), placed.item.lies(env.rotations[i])[0], *placed.item.size[:2])
+            for i, placed in enumerate(env.placed)
+            if i != target and env.positions[i][2] + placed.item.size[2] > tips
+        ]
+
+    def _allowed(self, wanted: float, symmetry: float, at: np.ndarray) -> list[float]:
+        """The yaws equivalent to ``wanted`` that joint 7 can reach, at least one."""
+        low, high = max(-_YAW_LIMIT, math.atan2(at[1], at[0]) - 1.88), _YAW_LIMIT
+        turns = math.ceil(2 * _YAW_LIMIT / symmetry)
+        choices = [wanted + k * symmetry for k in range(-turns - 1, turns + 2)]
+        return [c for c in choices if low <= c <= high] or [min(choices, key=abs)]
 
     def _off(self, item: Item, offset: np.ndarray, yaw: float) -> float:
         """How far the tool is from where it may grasp, in tolerances: 1 is just near enough.
@@ -184,6 +218,14 @@ class TidyExpert:
             step[:2] += self._bow * (distance - 0.12) * np.array([-step[1], step[0]]) * 2.0
         self._last_step = step
         return step
+
+
+def _paths(at: np.ndarray, yaw: float, opening: float, half_width: float) -> list[Rectangle]:
+    """The footprints of what two fingers sweep when they close on an item of that half width."""
+    outer = opening * FINGER_TRAVEL + _FINGER[1]
+    away, half = (outer + half_width) / 2, (outer - half_width) / 2
+    x, y = away * -math.sin(yaw), away * math.cos(yaw)
+    return [(at[0] + side * x, at[1] + side * y, yaw, _FINGER[0], half) for side in (-1, 1)]
 
 
 def _wrap(angle: float, period: float) -> float:

@@ -32,6 +32,7 @@ class FlowConfig:
         time_alpha, time_beta: the Beta distribution of the flow time.
         sample_steps: midpoint steps from noise to chunk (two network calls each).
         pointing_weight: weight of the loss that teaches the first two slots where to look.
+        yaw_weight: weight of the loss that teaches them how things lie; stills alone know that.
     """
 
     chunk: int = 16
@@ -46,6 +47,7 @@ class FlowConfig:
     time_beta: float = 2.0
     sample_steps: int = 4
     pointing_weight: float = 1.0
+    yaw_weight: float = 1.0
 
 
 class FlowHead(nn.Module):
@@ -118,9 +120,9 @@ class FlowPolicy(nn.Module):
             parts["pointing"] = float(points.detach())
             loss = loss + weight * points
         if "stills" in batch and weight > 0.0:
-            grounding, parts["grounding_accuracy"] = self.trunk.grounding_loss(batch["stills"])
-            parts["grounding"] = float(grounding.detach())
-            loss = loss + weight * grounding
+            grounding, turned, scores = self.trunk.grounding_loss(batch["stills"])
+            parts |= {"grounding": float(grounding.detach()), "yaw": float(turned.detach()), **scores}
+            loss = loss + weight * grounding + self.config.yaw_weight * turned
         return loss, parts
 
     @torch.no_grad()

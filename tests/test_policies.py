@@ -11,7 +11,7 @@ import torch
 from vla import agent as agents
 from vla import registry
 from vla.contracts import BadObservationError, CameraSpec, EnvSpec, Observation, VlaError
-from vla.nn.resampler import pointing_accuracy
+from vla.nn.resampler import pointing_accuracy, yaw_loss
 from vla.nn.vision import cell_centres
 from vla.normalise import Normaliser
 
@@ -82,6 +82,7 @@ def test_grounding_is_learned_from_stills(policy) -> None:
     stills["instruction"] = ["put the red pen in the tray", "把纸团扔进垃圾桶"]
     there, here = [0.6, 0.6, 1.0] * 2, [-0.6, -0.4, 1.0] * 2
     stills |= {f"points.{camera.name}": torch.tensor([there, here]) for camera in SPEC.cameras}
+    stills["yaws"] = torch.tensor([[0.6, torch.pi, 0.0, 0.0], [-0.3, torch.pi / 2, 1.2, torch.pi]])
     _, before = policy.loss({**encoded, "stills": stills})
     optimiser = torch.optim.AdamW(policy.parameter_groups(0.0), lr=3e-3)
     for _ in range(60):
@@ -91,8 +92,22 @@ def test_grounding_is_learned_from_stills(policy) -> None:
         optimiser.step()
     assert parts["grounding"] < before["grounding"] - 1.0
     with torch.no_grad():
-        _, accuracy = policy.eval().trunk.grounding_loss(stills)
-    assert accuracy == 1.0
+        _, turned, scores = policy.eval().trunk.grounding_loss(stills)
+    assert scores["grounding_accuracy"] == 1.0
+    assert turned < 0.2 * before["yaw"] and scores["yaw_error_deg"] < 8.0 < before["yaw_error_deg"]
+
+
+def test_a_yaw_counts_where_the_symmetry_leaves_it_alone() -> None:
+    angles = torch.tensor([0.4, 0.4 + torch.pi / 2, -1.0, 2.0])
+    tokens = torch.zeros(4, 2, 8)
+    tokens[:, 0, :4] = torch.stack([f(n * angles) for n in (2.0, 4.0) for f in (torch.cos, torch.sin)], dim=-1)
+    square = torch.tensor([[0.4, torch.pi / 2, 0.0, 0.0]]).repeat(4, 1)
+    loss, error = yaw_loss(tokens[:2], square[:2])  # a quarter turn leaves a square as it was
+    assert float(loss) == pytest.approx(0.0, abs=1e-6) and error == pytest.approx(0.0, abs=1e-3)
+    _, error = yaw_loss(tokens[1:2], torch.tensor([[0.4, torch.pi, 0.0, 0.0]]))
+    assert error == pytest.approx(90.0, abs=1e-3)
+    loss, error = yaw_loss(tokens, torch.zeros(4, 4))  # round things: nothing to tell
+    assert float(loss) == 0.0 and error == 0.0
 
 
 def test_pointing_accuracy_counts_visible_items_within_reach() -> None:

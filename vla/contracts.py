@@ -203,15 +203,19 @@ class Expert(Protocol):
 
 @dataclass(frozen=True)
 class ReferringExpression:
-    """A sentence that asks for one thing in view, and where the cameras show it.
+    """A sentence that asks for one thing in view, where the cameras show it, and how it lies.
 
     Attributes:
         text: e.g. ``put the red pen in the pen tray``.
         points: as ``Env.points`` gives them, for that item and its place.
+        yaws: float32 (4,), rad: how far the item is turned about the vertical in the base frame, and the turn after
+            which it looks the same, 2 pi where it has no symmetry; both again for its place. Where one is round, stands
+            upright or is not known, the second number is 0.
     """
 
     text: str
     points: dict[str, np.ndarray]
+    yaws: np.ndarray = field(default_factory=lambda: np.zeros(4, np.float32))
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Stills: single scenes, rendered for learning what words mean, with the image points of all that could be asked for.
+"""Stills: single scenes, rendered for learning what words mean: where in the images each thing is, and how it lies.
 
 A demonstration names a few things and takes a hundred frames over it. In its time an env renders some forty fresh
 scenes, and a sentence for each thing in them. They are made once, from a seed, and kept beside the frame cache:
@@ -15,11 +15,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from vla.contracts import EnvSpec, VlaError, episode_seed
+from vla.contracts import EnvSpec, ReferringExpression, VlaError, episode_seed
 from vla.frames import gather, made_whole, mapped, reserve
 from vla.parallel import SlotPool, available_cpus
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _ROUND = 64  # scenes that a worker renders before it hands them over
 
 
@@ -32,6 +32,7 @@ class Stills:
         bounds: int64 (N + 1,): scene i has the sentences ``bounds[i]`` to ``bounds[i + 1]``, at least one.
         sentences: M strings.
         points: camera name to float32 (M, 6), see ``vla.contracts.Env.points``.
+        yaws: float32 (M, 4), see ``vla.contracts.ReferringExpression``.
     """
 
     def __init__(self, root: Path, document: dict[str, Any]) -> None:
@@ -41,6 +42,7 @@ class Stills:
             self.frames = {name: mapped(root / f"frames.{name}.npy") for name in cameras}
             self.points = {name: np.load(root / f"points.{name}.npy") for name in cameras}
             self.state, self.bounds = np.load(root / "state.npy"), np.load(root / "bounds.npy")
+            self.yaws = np.load(root / "yaws.npy")
         except (OSError, ValueError, EOFError) as error:
             raise VlaError(f"the stills {root} are damaged: {error}") from error
 
@@ -95,7 +97,7 @@ class Stills:
 
         Returns:
             ``images.{camera}`` uint8 (B, H, W, 3), ``state`` float32 (B, S), ``instruction`` a list of B * R strings,
-            those of one scene side by side, and ``points.{camera}`` float32 (B * R, 6).
+            those of one scene side by side, ``points.{camera}`` float32 (B * R, 6) and ``yaws`` float32 (B * R, 4).
         """
         import torch
 
@@ -107,6 +109,7 @@ class Stills:
         batch["instruction"] = texts if paraphrase is None else [paraphrase(text, rng) for text in texts]
         for name, points in self.points.items():
             batch[f"points.{name}"] = torch.from_numpy(points[picked])
+        batch["yaws"] = torch.from_numpy(self.yaws[picked])
         return batch
 
     def _pick(self, row: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -131,20 +134,21 @@ class _Photographer:
 
     def shoot(self, seed: int, start: int, count: int) -> dict[str, Any]:
         """The scenes ``start`` to ``start + count``, as columns."""
-        columns: dict[str, Any] = {"state": [], "sentences": [], "said": []}
+        columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": []}
         for index in range(start, start + count):
             self._env.reset(seed=episode_seed("stills", seed, index), options={"stage": "midway"})
             seen = self._env.observe()
-            said = [(expression.text, expression.points) for expression in self._env.referring_expressions()]
+            said = self._env.referring_expressions()
             points = self._env.points()
             if any(values.any() for values in points.values()):  # the instruction itself, unless all is done
-                said.append((seen.instruction, points))
+                said.append(ReferringExpression(seen.instruction, points))
             columns["state"].append(seen.state)
-            columns["sentences"] += [text for text, _ in said]
+            columns["sentences"] += [one.text for one in said]
             columns["said"].append(len(said))
+            columns["yaws"] += [one.yaws for one in said]
             for camera, image in seen.images.items():
                 columns.setdefault(f"frames.{camera}", []).append(image)
-                columns.setdefault(f"points.{camera}", []).extend(values[camera] for _, values in said)
+                columns.setdefault(f"points.{camera}", []).extend(one.points[camera] for one in said)
         return {name: np.array(rows) if name != "sentences" else rows for name, rows in columns.items()}
 
     def agrees(self, stills: Stills, seed: int) -> bool:
@@ -153,6 +157,7 @@ class _Photographer:
         said = int(stills.bounds[1])
         return (
             shot["sentences"] == stills.sentences[:said]
+            and np.allclose(shot["yaws"], stills.yaws[:said], atol=1e-3)
             and all(
                 np.abs(shot[f"frames.{name}"][0].astype(int) - frames[0]).mean()
                 < 1.0  # renderers differ in the last bit
@@ -191,7 +196,7 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
         frames[camera.name] = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
         reserve(file)
     rounds = [(start, min(_ROUND, count - start)) for start in range(0, count, _ROUND)]
-    columns: dict[str, list[Any]] = {"state": [], "said": [], **{f"points.{name}": [] for name in frames}}
+    columns: dict[str, list[Any]] = {"state": [], "said": [], "yaws": [], **{f"points.{name}": [] for name in frames}}
     sentences: list[str] = []
     workers = min(available_cpus(), len(rounds))
     with (
@@ -210,7 +215,8 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
                     rows.append(shot[name])
                 sentences += shot["sentences"]
                 bar.advance(task, size)
-    np.save(root / "state.npy", np.concatenate(columns["state"]))
+    for name in ("state", "yaws"):
+        np.save(root / f"{name}.npy", np.concatenate(columns[name]))
     np.save(root / "bounds.npy", np.concatenate([[0], np.cumsum(np.concatenate(columns["said"]))]))
     for name in frames:
         np.save(root / f"points.{name}.npy", np.concatenate(columns[f"points.{name}"]))

@@ -16,6 +16,7 @@ from vla.nn.transformer import Block, feed_forward, fourier
 from vla.nn.vision import cell_centres
 
 POINTS = 2  # the item to move now, and the place where it goes
+_HARMONICS = (2.0, 4.0)  # of a yaw: what has two like ends shows the first, a square the second alone
 _FREQUENCIES = 4
 # Reading is sharper than pointing: between two candidates a plain softmax would read a place where nothing lies.
 _SHARPNESS = 3.0
@@ -117,3 +118,28 @@ def pointing_loss(logits: Tensor, points: Tensor, spread: float = 1.0) -> Tensor
     loss = -(target * F.log_softmax(logits[:, :POINTS], dim=-1)).sum(dim=-1)
     visible = points[..., 2]
     return (loss * visible).sum() / visible.sum().clamp(min=1.0)
+
+
+def yaw_loss(tokens: Tensor, yaws: Tensor) -> tuple[Tensor, float]:
+    """How well the first two tokens say how the item and its place lie, and the item's mean error in degrees.
+
+    The first four channels of a token are read as they are, as the cosine and sine of twice and of four times the yaw.
+    A yaw counts in the harmonics that its symmetry leaves alone; see ``vla.contracts.ReferringExpression``.
+
+    Args:
+        tokens: (B, K, D), K >= 2, D >= 4.
+        yaws: (B, 4), rad.
+    """
+    yaw, period = yaws.view(-1, POINTS, 2).unbind(dim=-1)
+    harmonics = torch.tensor(_HARMONICS).to(yaws)
+    angle = yaw[..., None] * harmonics
+    code = tokens[:, :POINTS, : 2 * len(_HARMONICS)].unflatten(-1, (-1, 2))
+    target = torch.stack((angle.cos(), angle.sin()), dim=-1)
+    turns = period[..., None] * harmonics / (2 * torch.pi)
+    known = ((turns > 0.5) & ((turns - turns.round()).abs() < 1e-3)).to(code)
+    loss = ((code - target).square().sum(dim=-1) * known).sum() / known.sum().clamp(min=1.0)
+
+    said = torch.atan2(code[..., 1], code[..., 0]).detach()
+    error = torch.rad2deg(((said - angle + torch.pi) % (2 * torch.pi) - torch.pi).abs() / harmonics)[:, 0]
+    first = known[:, 0] * torch.stack((torch.ones_like(yaw[:, 0]), 1 - known[:, 0, 0]), dim=-1)  # the lowest one known
+    return loss, float((error * first).sum() / first.sum().clamp(min=1.0))

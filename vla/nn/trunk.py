@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vla.contracts import EnvSpec, VlaError
 from vla.nn.language import LanguageEncoder
-from vla.nn.resampler import Resampler, pointing_accuracy, pointing_loss
+from vla.nn.resampler import Resampler, pointing_accuracy, pointing_loss, yaw_loss
 from vla.nn.transformer import feed_forward, fourier
 from vla.nn.vision import VisionEncoder
 
@@ -82,20 +82,26 @@ class Trunk(nn.Module):
         maps = [encode(batch[f"images.{name}"]) for name, encode in zip(self.cameras, self.vision, strict=True)]
         return maps, self.state(fourier(batch["state"], 2))
 
-    def grounding_loss(self, stills: dict) -> tuple[Tensor, float]:
-        """The pointing loss on stills, each seen once and spoken of R times, and the share that points at the item.
+    def grounding_loss(self, stills: dict) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """The pointing loss and the yaw loss on stills, each seen once and spoken of R times, and two scores.
 
         Args:
             stills: what ``Normaliser.encode`` makes of ``vla.stills.Stills.batch``: B images and states, and B * R
-                sentences and points. At the item means that the first camera's peak is within 1/16 of its image.
+                sentences, points and yaws.
+
+        Returns:
+            both losses, and ``grounding_accuracy``, the share that points at the item (the first camera's peak is
+            within 1/16 of its image), and ``yaw_error_deg`` (see ``resampler.yaw_loss``).
         """
         words, mask = self.language(stills["instruction"])
         maps, state = self._see(stills)
         state = state.repeat_interleave(len(words) // len(state), dim=0)
-        _, pointing = self.resampler(maps, words, mask, state)
+        slots, pointing = self.resampler(maps, words, mask, state)
         loss = self.pointing_loss(pointing, stills)
         assert loss is not None
-        return loss, pointing_accuracy(pointing[-1][0].detach(), stills[f"points.{self.cameras[0]}"])
+        accuracy = pointing_accuracy(pointing[-1][0].detach(), stills[f"points.{self.cameras[0]}"])
+        turned, error = yaw_loss(self.norm(slots), stills["yaws"])
+        return loss, turned, {"grounding_accuracy": accuracy, "yaw_error_deg": error}
 
     def pointing_loss(self, pointing: list[list[Tensor]], batch: dict) -> Tensor | None:
         """The mean over hops and cameras of ``resampler.pointing_loss``; None where the data has no points."""
