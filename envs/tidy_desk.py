@@ -35,6 +35,7 @@ from envs.tabletop import (
     camera_specs,
 )
 from envs.tidy_layout import Placed, choose_things, half_tidied, random_goal, sample_layout
+from envs.tidy_options import LONGEST, check_options
 from vla import perturb
 from vla.contracts import EnvSpec, Observation, ReferringExpression, StepResult, VlaError
 
@@ -44,8 +45,6 @@ DISTURBED = 0.03  # metres that an item which was not asked for may move
 RESTING = 0.02  # m/s, below which an item counts as at rest
 _FALLEN_FOR = 0.8  # seconds after which what falls at the start has come to rest
 _STICKY = 0.03  # metres by which another item must be nearer to become the target
-_LONGEST = 300  # characters of an instruction
-_OPTIONS = ("split", "language", "items", "kind", "category", "instruction", "stage", "perturb")
 _PRINTABLE = "".join(map(chr, range(32, 127)))
 _CHARSET = _PRINTABLE + "。，？！、；：“”‘’（）《》～…" + "".join(map(chr, range(0x4E00, 0xA000)))
 
@@ -75,7 +74,7 @@ class TidyDesk(gymnasium.Env):
     def __init__(
         self, cameras_px: int = 128, quality: str = "fast", render_mode: str | None = None, stage: str = "start"
     ) -> None:
-        self.render_mode, self._stage = render_mode, _check_options({"stage": stage})["stage"]
+        self.render_mode, self._stage = render_mode, check_options({"stage": stage}, self.PERTURBATIONS)["stage"]
         self.tabletop = Tabletop(cameras_px, quality)
         self.env_spec = EnvSpec(
             name="tidy_desk",
@@ -92,7 +91,7 @@ class TidyDesk(gymnasium.Env):
             {camera.name: image for camera in self.env_spec.cameras}
             | {
                 "state": spaces.Box(STATE_LOW, STATE_HIGH, dtype=np.float32),
-                "instruction": spaces.Text(max_length=_LONGEST, min_length=1, charset=_CHARSET),
+                "instruction": spaces.Text(max_length=LONGEST, min_length=1, charset=_CHARSET),
             }
         )
         self.action_space = spaces.Box(ACTION_LOW, ACTION_HIGH, dtype=np.float32)
@@ -108,7 +107,7 @@ class TidyDesk(gymnasium.Env):
             seed = int(self.np_random.integers(2**31))
         super().reset(seed=seed)
         self.seed, rng = seed, self.np_random
-        chosen = _check_options(options or {})
+        chosen = check_options(options or {}, self.PERTURBATIONS)
         self.split, goal, midway = chosen["split"], chosen["goal"], (chosen["stage"] or self._stage) == "midway"
         count = chosen["items"] or (int(rng.integers(2, 6)) if midway else 3)
         self.language = chosen["language"] or str(rng.choice(instructions.LANGUAGES))
@@ -368,43 +367,6 @@ class TidyDesk(gymnasium.Env):
     def close(self) -> None:
         """Free the renderers."""
         self.tabletop.close()
-
-
-def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The reset options with defaults filled in and ``goal`` read from the instruction. Raises VlaError."""
-    unknown = sorted(set(options) - set(_OPTIONS))
-    if unknown:
-        raise VlaError(f"tidy_desk has no reset option '{unknown[0]}'; it has {', '.join(_OPTIONS)}")
-    chosen = {name: options.get(name) for name in _OPTIONS}
-    chosen["split"] = chosen["split"] or "train"
-    for name, known in (
-        ("split", instructions.SPLITS),
-        ("language", (None, *instructions.LANGUAGES)),
-        ("kind", (None, *instructions.KINDS)),
-        ("category", (None, "", *instructions.CATEGORIES)),
-        ("stage", (None, "start", "midway")),
-    ):
-        if chosen[name] not in known:
-            names = ", ".join(k for k in known if k)
-            raise VlaError(f"tidy_desk: {name} must be one of {names}, and was '{chosen[name]}'")
-    count = chosen["items"]
-    if count is not None and (not isinstance(count, (int, np.integer)) or not 2 <= count <= 5):
-        raise VlaError(f"tidy_desk: items must be 2 to 5, and was {count}")
-    harder = chosen["perturb"] = dict(chosen["perturb"] or {})
-    perturb.require(harder, TidyDesk.PERTURBATIONS, "tidy_desk")
-    chosen["goal"] = None
-    text = chosen["instruction"]
-    if text is not None:
-        if len(text) > _LONGEST:
-            raise VlaError(f"tidy_desk: an instruction has at most {_LONGEST} characters, and this one has {len(text)}")
-        chosen["goal"] = instructions.parse(text)
-        if chosen["goal"] is None:
-            raise VlaError(
-                f"tidy_desk does not understand '{text}'; it tidies everything, one category or one named item, "
-                "e.g. 'tidy the desk', 'put all pens in the tray', 'put the red pen in the tray', '把纸团扔进垃圾桶'"
-            )
-        chosen["language"] = chosen["language"] or instructions.language_of(text)
-    return chosen
 
 
 ENV = TidyDesk
