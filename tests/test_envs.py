@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -415,6 +416,26 @@ def test_wrist_camera_sees_what_is_held(desk: TidyDesk) -> None:
     assert seen and all(one[2] == 1.0 and abs(one[0]) < 0.4 for one in seen)
 
 
+def test_expert_finds_a_grasp_beside_a_wall(desk: TidyDesk) -> None:
+    """Items right beside a wall of a receptacle where they don't belong: fingers that open wide would meet the wall."""
+    for seed, category in ((3, "waste"), (5, "blocks"), (8, "pens"), (9, "blocks")):
+        desk.reset(seed=seed, options={"kind": "named", "category": category})
+        item = desk.placed[0].item
+        box = desk.receptacles["blocks" if item.category != "blocks" else "waste"]
+        x, y = box.world(box.half[0] - item.size[1] - 0.026, 0.0)
+        yaw = box.yaw + math.pi / 2  # along the wall
+        joint = desk.tabletop.data.joint(item.name)
+        joint.qpos[:] = (x, y, item.size[2] + 0.001, math.cos(yaw / 2), 0, 0, math.sin(yaw / 2))
+        desk.tabletop.settle(0.3)
+        desk._look()
+        expert = desk.expert()
+        for _ in range(100):
+            result = desk.play(expert.act().action)
+            if result.terminated:
+                break
+        assert result.info["success"], item.name
+
+
 def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> None:
     inside, astray, held, tools, counts = 0, 0, 0, [], set()
     for seed in range(24):
@@ -433,6 +454,13 @@ def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> Non
             goal, item = instructions.parse(expression.text), desk.placed[index].item
             assert goal is not None and goal.item == (item.color, item.noun)
             np.testing.assert_allclose(expression.points["scene"], desk._points_of(index)["scene"])
+            yaw, symmetry, place, place_symmetry = expression.yaws
+            axis = desk.rotations[index][:, 0]
+            if symmetry == np.float32(math.pi) and abs(axis[2]) < 0.01:  # a long item that lies flat
+                np.testing.assert_allclose(abs(math.cos(yaw) * axis[0] + math.sin(yaw) * axis[1]), 1.0, atol=1e-3)
+            assert symmetry == 0.0 or symmetry == np.float32(item.symmetry)
+            receptacle = desk.receptacles[item.category]
+            assert place == np.float32(receptacle.yaw) and place_symmetry == np.float32(receptacle.symmetry)
             if desk.inside[index]:
                 apart = expression.points["scene"][:2] - expression.points["scene"][3:5]
                 assert np.linalg.norm(apart) < 0.25  # its receptacle is where it lies
