@@ -6,6 +6,7 @@ It keeps the whole ``vla.contracts.Env`` protocol, runs thousands of steps a sec
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,12 @@ class DotEnv:
         """See ``vla.contracts.Env``: one for each dot."""
         english = self._language == "en"
         texts = {name: f"visit the {name} dot" if english else f"走到{CHINESE[name]}点" for name in self._dots}
-        return [ReferringExpression(text, self._points_of(name)) for name, text in texts.items()]
+        return [ReferringExpression(text, self._points_of(name), self.yaws_of(name)) for name, text in texts.items()]
+
+    @staticmethod
+    def yaws_of(name: str) -> np.ndarray:
+        """A made-up turn for each dot: the env shows none, but labels must find their way."""
+        return np.array([0.1 * list(COLOURS).index(name) + 0.05, math.pi, 0.0, 0.0], np.float32)
 
     def _points_of(self, goal: str) -> dict[str, np.ndarray]:
         labels = {}

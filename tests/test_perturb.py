@@ -53,6 +53,18 @@ def test_a_mistyped_perturbation_says_what_would_be_right(text, said):
         perturb.parse(text)
 
 
+def test_randomisation_draws_every_axis_and_strength_on_its_own():
+    axes = perturb.for_training(DotEnv)
+    assert axes == ("state", "noise")  # words are held out, and an expert is never late
+    found = [perturb.drawn(axes, seed) for seed in range(200)]
+    assert found == [perturb.drawn(axes, seed) for seed in range(200)]
+    for axis in axes:
+        strengths = [harder[axis] for harder in found if axis in harder]
+        assert 70 < len(strengths) < 130 and set(strengths) == set(perturb.STRENGTHS)
+        alone = [perturb.drawn((axis,), seed) for seed in range(200)]
+        assert alone == [{axis: harder[axis]} if axis in harder else {} for harder in found]
+
+
 def test_the_help_names_every_axis():
     parser = argparse.ArgumentParser()
     eval_command.add_arguments(parser)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.fake_env import DotEnv
+from vla import perturb
 from vla.cli import main
 from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError, episode_seed
 from vla.dataset import Recorded, features, frames_per_second
@@ -98,6 +99,40 @@ def test_replay_gives_the_recorded_outcome(dataset: Path) -> None:
     assert len(rows) == 6 and all(row["same"] and row["replayed"] and row["gap"] == 0 for row in rows)
 
 
+def test_randomized_episodes_differ_and_replay(tmp_path: Path) -> None:
+    run(tmp_path, 8, randomize=("state", "noise"))
+    recorded = Recorded.open(tmp_path)
+    columns, _ = recorded.columns()
+    begun = [columns["state"][columns["episode"] == i][0] for i in range(8)]
+    wanted = [perturb.drawn(("state", "noise"), facts["seed"]) for facts in recorded.episodes]
+    assert len({tuple(sorted(harder)) for harder in wanted}) >= 3
+    for facts, harder, state in zip(recorded.episodes, wanted, begun, strict=True):
+        assert facts["options"].get("perturb", {}) == perturb.for_reset(harder)
+        env = DotEnv()
+        env.reset(seed=facts["seed"], options=facts["options"])
+        assert (np.abs(env.observe().state - state).max() == 0) == ("noise" not in harder)
+    assert all(row["same"] for row in replay(tmp_path))
+    with pytest.raises(VlaError, match=r"another recording|differ"):
+        run(tmp_path, 9)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ("camera", "cannot do the perturbation 'camera'; it can do state, noise"),
+        ("language", "cannot do the perturbation 'language'"),
+        ("stat", "did you mean 'state'"),
+        ("state=strong", "draws their strengths itself"),
+    ],
+)
+def test_what_cannot_be_randomized_is_refused(
+    axes: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["record", "--env", DOT, "--episodes", "2", "--out", str(tmp_path / "out"), "--randomize", axes]
+    assert main(command) == 2 and said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_replay_notices_a_difference(tmp_path: Path) -> None:
     run(tmp_path, 2)
     file = tmp_path / "meta/vla_episodes.jsonl"
@@ -164,6 +199,7 @@ def test_another_recording_is_refused(tmp_path: Path) -> None:
 SLOW_ENV = """
 import time
 from tests.fake_env import DotEnv
+from vla import perturb
 from vla.cli import main
 class Slow(DotEnv):
     def play(self, action):

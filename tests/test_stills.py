@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.fake_env import CHINESE, COLOURS, DotEnv
-from vla.contracts import VlaError
+from vla import perturb
+from vla.contracts import VlaError, episode_seed
 from vla.stills import Stills
 
 ENV = "tests.fake_env:DotEnv"
@@ -49,6 +50,28 @@ def test_sentences_of_a_scene_differ_while_there_are_others(build: Callable[...,
         count = int(stills.bounds[scene + 1] - stills.bounds[scene])
         picked = stills._pick(scene, count + 1, np.random.default_rng(1))
         assert len(set(picked)) == count and set(picked) <= set(range(*stills.bounds[scene : scene + 2]))
+
+
+def test_yaws_belong_to_what_the_sentence_asks_for(build: Callable[..., Stills]) -> None:
+    batch = build(12).batch(np.arange(12), 3, np.random.default_rng(0))
+    assert batch["yaws"].shape == (36, 4)
+    for text, yaws in zip(batch["instruction"], batch["yaws"].numpy(), strict=True):
+        colours = [name for name in COLOURS if name in text or f"{CHINESE[name]}点" in text]
+        if yaws.any():  # the episode's own instruction comes without
+            assert len(colours) == 1
+            np.testing.assert_array_equal(yaws, DotEnv.yaws_of(colours[0]))
+    assert batch["yaws"].any(dim=1).sum() > 20
+
+
+def test_randomized_scenes_are_other_scenes(build: Callable[..., Stills], tmp_path: Path) -> None:
+    calm = build(12)
+    spec, folder = DotEnv().env_spec, tmp_path / "varied"
+    varied = Stills.build(ENV, spec, 12, 0, folder, progress=False, randomize=("state", "noise"))
+    apart = (varied.state != calm.state).any(axis=1)
+    wanted = [bool(perturb.drawn(("state",), episode_seed("stills", 0, i))) for i in range(12)]
+    assert apart.tolist() == wanted and 0 < sum(wanted) < 12
+    with pytest.raises(VlaError, match="cannot do the perturbation 'camera'"):
+        Stills.build(ENV, spec, 12, 0, folder, progress=False, randomize=("camera",))
 
 
 def test_sentences_are_worded_anew(build: Callable[..., Stills]) -> None:

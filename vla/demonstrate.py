@@ -6,6 +6,7 @@ starts from where the agent has led, and a chunk of labels is what it really did
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,14 @@ CALM_MEMORY = 0.5  # what is left of the noise one step later, outside a burst
 AGENT_STEPS, EXPERT_STEPS = (8, 80), (20, 50)  # fewest and most of one turn
 
 
-def play_episode(env: Env, seed: int, options: dict[str, Any], noise: float, agent: Any = None) -> Episode:
+def play_episode(
+    env: Env,
+    seed: int,
+    options: dict[str, Any],
+    noise: float,
+    agent: Any = None,
+    sensors: Callable[[Observation], Observation] | None = None,
+) -> Episode:
     """Let the env's expert play one episode, with noise on what it does, or in turns with an agent.
 
     The recorded ``action`` is what the expert wanted; ``executed`` is that plus noise on the action dimensions
@@ -33,6 +41,7 @@ def play_episode(env: Env, seed: int, options: dict[str, Any], noise: float, age
         options: the reset options.
         noise: standard deviation in metres; the episode's own is drawn from 0 to this.
         agent: acts in turns with the expert. The episode ends early where it spoils things for good.
+        sensors: what becomes of each observation before it is recorded and the agent sees it.
     """
     spec = env.env_spec
     _, info = env.reset(seed=seed, options=options)
@@ -46,7 +55,7 @@ def play_episode(env: Env, seed: int, options: dict[str, Any], noise: float, age
     texts: list[str] = []
     progress, success, left = 0.0, False, -1
     while left != 0:
-        seen = env.observe()
+        seen = sensors(env.observe()) if sensors else env.observe()
         answer = turns.action(seen)
         if answer is None and rows and not rows["by_expert"][-1]:
             expert = env.expert()  # one that takes things as they are, whatever the former had in mind

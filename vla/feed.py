@@ -69,7 +69,8 @@ class Feed:
         self._stills: Stills | None = None
         if data.stills:
             folder = data_dir / ".cache" / "stills"
-            self._stills = Stills.build(recipe.env, self.cache.spec, data.stills, recipe.seed, folder)
+            varied = data.stills_randomize
+            self._stills = Stills.build(recipe.env, self.cache.spec, data.stills, recipe.seed, folder, randomize=varied)
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
 
     def _add_corrections(self, chunk: int) -> None:

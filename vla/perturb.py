@@ -1,4 +1,4 @@
-"""What evaluation can make harder: the perturbations' names, strengths and seeds, and who can do which.
+"""What can be made harder, in evaluation or for training: names, strengths and seeds, and who can do which.
 
 A perturbation is an axis (``camera``, ``noise``, ...) at a strength. Axes compose, and each draws from a generator of
 its own, made from the episode's seed and the axis's name: adding one never changes what another draws, and a greater
@@ -32,6 +32,9 @@ AXES: dict[str, str] = {
     "noise": "noise in pixels and state, dropped frames",
 }
 ANYWHERE = ("latency", "noise")  # what needs nothing from the env
+# What demonstrations cannot be recorded under: the words are held out, and an expert's answer is never late.
+_EVALUATION_ONLY = ("language", "latency")
+_CHANCE = 0.5  # of each axis in a randomised episode
 LATENCY_MS: dict[str, float] = {"mild": 50.0, "medium": 100.0, "strong": 200.0}
 MOST_LATENCY_MS = 5000.0
 _MS = re.compile(r"(\d+(?:\.\d+)?) ?ms")
@@ -66,6 +69,24 @@ def axes_of(env: type) -> tuple[str, ...]:
     """The axes that can be asked of an env class, in the order of ``AXES``."""
     own = getattr(env, "PERTURBATIONS", ())
     return tuple(axis for axis in AXES if axis in own or axis in ANYWHERE)
+
+
+def for_training(env: type) -> tuple[str, ...]:
+    """The axes under which an env class's demonstrations can be recorded, see ``drawn``."""
+    return tuple(axis for axis in axes_of(env) if axis not in _EVALUATION_ONLY)
+
+
+def drawn(axes: Sequence[str], seed: int) -> dict[str, str]:
+    """Domain randomisation (Tobin et al., 2017): the perturbations of the episode with this seed.
+
+    Each of the axes is there with a chance of one half, at any of the strengths, whichever others are asked for.
+    """
+    found = {}
+    for axis in axes:
+        rng = rng_of(seed, f"randomize {axis}")
+        if rng.random() < _CHANCE:
+            found[axis] = str(rng.choice(STRENGTHS))
+    return found
 
 
 def for_reset(perturb: Mapping[str, str]) -> dict[str, str]:

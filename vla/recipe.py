@@ -33,6 +33,7 @@ class DataConfig:
         stills: how many scenes are rendered for learning to point at what a sentence asks for, see ``vla.stills``;
             0 for none.
         stills_batch, stills_sentences: scenes in a step over all processes, and sentences about each.
+        stills_randomize: axes of ``vla.perturb`` that vary from scene to scene, as ``vla record --randomize`` does.
         corrections: folders of further datasets, mostly recorded with ``vla record --agent``; empty for none.
         corrections_share: the share of each batch that comes from them, each of them in proportion to its size.
         holdout: the share of episodes, the last ones, kept for the validation loss.
@@ -49,6 +50,7 @@ class DataConfig:
     stills: int = 0
     stills_batch: int = 32
     stills_sentences: int = 3
+    stills_randomize: tuple[str, ...] = ()
     corrections: tuple[str, ...] = ()
     corrections_share: float = 0.3
     holdout: float = 0.02

@@ -24,12 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from vla import perturb
 from vla.contracts import Env, EnvSpec, VlaError, episode_seed
 from vla.dataset import VLA_JSON, Recorded, frames_per_second
 from vla.demonstrate import play_episode
 from vla.episodes import Episode, Shard, write_shard
 from vla.quota import Quota
-from vla.registry import tasks_of
+from vla.registry import load_env, tasks_of
+from vla.sensors import NoisySensors
 
 SHARDS = ".episodes"
 COMMAND = "command.json"
@@ -55,6 +57,7 @@ class RecordSettings:
         workers: processes; 0 for one on each CPU.
         agent: an agent, by name or folder, that acts in turns with the expert, see ``vla.demonstrate``; "" for none.
         env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
+        randomize: axes of ``vla.perturb`` that are varied from episode to episode.
     """
 
     env: str
@@ -70,14 +73,17 @@ class RecordSettings:
     workers: int = 0
     agent: str = ""
     env_options: dict[str, Any] = field(default_factory=dict)
+    randomize: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on in a folder: all but its size, place and speed."""
         names = ("env", "seed", "noise", "items", "language", "kind", "video_format", "keep_failures")
         values = {name: getattr(self, name) for name in names}
         values |= {"items": list(self.items) if self.items else None}
-        if self.env_options:  # these two are absent from older recordings
+        if self.env_options:  # these three are absent from older recordings
             values["env_options"] = self.env_options
+        if self.randomize:
+            values["randomize"] = sorted(self.randomize)
         return values | ({"agent": self.agent_hash()} if self.agent else {})
 
     def agent_hash(self) -> str:
@@ -96,7 +102,12 @@ class RecordSettings:
         if self.items:
             low, high = self.items
             options["items"] = int(np.random.default_rng([seed, 1]).integers(low, high + 1))
-        return options
+        harder = perturb.for_reset(self.harder(seed))
+        return options | ({"perturb": harder} if harder else {})
+
+    def harder(self, seed: int) -> dict[str, str]:
+        """The perturbations of the episode with this seed."""
+        return perturb.drawn(self.randomize, seed)
 
 
 @dataclass(frozen=True)
@@ -124,14 +135,19 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
         show: whether to draw a progress bar.
 
     Raises:
-        VlaError: if ``settings.out`` holds something else or another recording, no episode succeeded, a worker died
-            or the disk is full. Finished episodes are kept in each case.
+        VlaError: if ``settings.out`` holds something else or another recording, an axis can't be randomised, no
+            episode succeeded, a worker died or the disk is full. Finished episodes are kept in each case.
     """
     began = time.perf_counter()
     spec = _spec_of(settings)
     frames_per_second(spec)
     if settings.agent:
         _agent(settings).spec.require(spec, f"agent {settings.agent}", f"env {settings.env}")
+    perturb.require(
+        dict.fromkeys(settings.randomize, "medium"),
+        perturb.for_training(load_env(settings.env)),
+        f"vla record --env {settings.env}",
+    )
     if settings.noise and not spec.relative:
         raise VlaError(f"--noise moves what the spec lists as relative, and the env {settings.env} lists nothing")
     folder = _claim(settings, spec)
@@ -287,7 +303,9 @@ def _work(settings: RecordSettings, index: int, env: Env | None = None) -> int:
     assert env is not None
     seed = episode_seed("record", settings.seed, index)
     options = settings.options(seed) | Quota(settings.episodes, getattr(env, "tasks", ())).options(index)
-    episode = play_episode(env, seed, options, settings.noise, _agent(settings))
+    strength = settings.harder(seed).get("noise")
+    sensors = NoisySensors(env.env_spec, strength, seed) if strength else None
+    episode = play_episode(env, seed, options, settings.noise, _agent(settings), sensors)
     # In turns with an agent, what the expert did is right even where the agent spoilt the episode.
     if not episode.facts["success"] and not (settings.keep_failures or settings.agent):
         episode = Episode(episode.facts)

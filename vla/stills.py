@@ -8,13 +8,14 @@ scenes, and a sentence for each thing in them. They are made once, from a seed, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from vla import perturb
 from vla.contracts import EnvSpec, ReferringExpression, VlaError, episode_seed
 from vla.frames import gather, made_whole, mapped, reserve
 from vla.parallel import SlotPool, available_cpus
@@ -50,7 +51,16 @@ class Stills:
         return len(self.state)
 
     @classmethod
-    def build(cls, env: str, spec: EnvSpec, count: int, seed: int, folder: str | Path, progress: bool = True) -> Stills:
+    def build(
+        cls,
+        env: str,
+        spec: EnvSpec,
+        count: int,
+        seed: int,
+        folder: str | Path,
+        progress: bool = True,
+        randomize: Sequence[str] = (),
+    ) -> Stills:
         """The stills of an env: opened if they are there and still what the env renders, else made.
 
         Args:
@@ -60,13 +70,16 @@ class Stills:
             seed: the run's seed.
             folder: where they are kept.
             progress: show a progress bar.
+            randomize: axes of ``vla.perturb`` that vary from scene to scene.
 
         Raises:
-            VlaError: the env refers to nothing or has another spec, or the disk is full.
+            VlaError: the env refers to nothing, has another spec or can't do an axis, or the disk is full.
         """
         root = Path(folder)
         identity = {"env": env, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
-        photographer = _Photographer(env)
+        if randomize:
+            identity["randomize"] = sorted(randomize)
+        photographer = _Photographer(env, tuple(randomize))
         try:
             photographer.require(spec)
             found = _open(root, identity)
@@ -120,9 +133,12 @@ class Stills:
 class _Photographer:
     """Renders scenes of one env. Lives in a worker."""
 
-    def __init__(self, env: str) -> None:
-        from vla.registry import make_env
+    def __init__(self, env: str, randomize: tuple[str, ...] = ()) -> None:
+        from vla.registry import load_env, make_env
 
+        axes = perturb.for_reset(dict.fromkeys(randomize, "medium"))
+        perturb.require(axes, perturb.for_training(load_env(env)), f"env {env}")
+        self._axes = tuple(axes)
         self._name, self._env = env, cast(Any, make_env(env))  # referring_expressions is an extra of the contract
 
     def require(self, spec: EnvSpec) -> None:
@@ -136,7 +152,9 @@ class _Photographer:
         """The scenes ``start`` to ``start + count``, as columns."""
         columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": []}
         for index in range(start, start + count):
-            self._env.reset(seed=episode_seed("stills", seed, index), options={"stage": "midway"})
+            own = episode_seed("stills", seed, index)
+            harder = perturb.drawn(self._axes, own)
+            self._env.reset(seed=own, options={"stage": "midway"} | ({"perturb": harder} if harder else {}))
             seen = self._env.observe()
             said = self._env.referring_expressions()
             points = self._env.points()
@@ -201,7 +219,9 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
     workers = min(available_cpus(), len(rounds))
     with (
         Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), disable=not progress) as bar,
-        SlotPool(partial(_Photographer, identity["env"]), workers, workers) as pool,
+        SlotPool(
+            partial(_Photographer, identity["env"], tuple(identity.get("randomize", ()))), workers, workers
+        ) as pool,
     ):
         task = bar.add_task("rendering stills", total=count)
         for first in range(0, len(rounds), workers):

@@ -22,6 +22,9 @@ EPILOG = """examples:
   vla record --env tidy_desk --agent runs/mine --episodes 500 --out data/corrections
         the agent and the expert act in turns, and the expert's turns, which start where the agent has led, are
         what is learnt from: vla train NAME --data.corrections data/corrections --init runs/mine
+  vla record --env tidy_desk --episodes 500 --randomize --out data/varied
+        cameras, light, surfaces, distractors and more differ from episode to episode; --randomize camera,light for
+        these two alone
   vla record --replay data/desk --episodes 20
         play the recorded actions again and compare the outcomes; exit code 1 if any differs
 
@@ -53,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="h264: near lossless video (default); images: lossless PNG, many times the size",
     )
     parser.add_argument("--agent", default="", metavar="NAME", help="an agent that acts in turns with the expert")
+    parser.add_argument(
+        "--randomize",
+        nargs="?",
+        const="",
+        metavar="AXIS,…",
+        help="domain randomisation: axes of vla eval --perturb, e.g. camera,light; with no value all it can",
+    )
     parser.add_argument("--keep-failures", action="store_true", help="keep episodes in which the expert failed")
     parser.add_argument("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224")
     parser.add_argument("--replay", type=Path, metavar="DIR", help="replay a dataset in place of recording one")
@@ -95,6 +105,20 @@ def _items(text: str | None) -> tuple[int, int] | None:
     return pair
 
 
+def _axes(env: str, text: str | None) -> tuple[str, ...]:
+    from vla import perturb
+    from vla.contracts import VlaError
+    from vla.registry import load_env
+
+    if text is None:
+        return ()
+    if "=" in text:
+        raise VlaError(
+            f"--randomize takes axes alone and draws their strengths itself: {text.partition('=')[0]}, not '{text}'"
+        )
+    return tuple(perturb.parse(text)) if text else perturb.for_training(load_env(env))
+
+
 def _record(args: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -116,6 +140,7 @@ def _record(args: argparse.Namespace) -> int:
         workers=args.workers,
         agent=args.agent,
         env_options=env_options(args.env_option),
+        randomize=_axes(args.env, args.randomize),
     )
     console = Console()
     try:
