@@ -21,7 +21,7 @@ from vla.cli import main
 from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError, episode_seed
 from vla.dataset import Recorded, features, frames_per_second
 from vla.dataset_stats import from_array, from_histogram
-from vla.demonstrate import play_episode
+from vla.demonstrate import Turns, play_episode
 from vla.episodes import Episode, Shard, write_shard
 from vla.record import RecordSettings, RecordSummary, record
 from vla.replay import replay
@@ -376,6 +376,16 @@ class Lefty:
     def act(self, observation: Observation, noise_seed: int = 0) -> Chunk:
         aside = np.float32([observation.state[0] - 0.05, observation.state[1], 1.0])
         return Chunk(np.tile(aside, (4, 1)), 0.1)
+
+
+def test_an_agent_that_gets_on_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.demonstrate.AGENT_STEPS", (5, 5))
+    monkeypatch.setattr("vla.demonstrate.EXPERT_STEPS", (6, 6))
+    seen = DotEnv().env_spec
+    look = Observation({}, np.zeros(len(seen.state), np.float32), "go", 0.0)
+    turns = Turns(Lefty(), np.random.default_rng(1))  # which begins with the agent
+    whose = [turns.action(look, progress) is None for progress in [0.0] * 4 + [0.3] * 3 + [0.6] * 9 + [1.0] * 4]
+    assert whose == [False] * (4 + 3 + 5) + [True] * 6 + [False] * 2  # the expert's turn goes by the clock
 
 
 def test_agent_and_expert_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

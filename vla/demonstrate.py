@@ -19,7 +19,9 @@ NOISE_MEMORY = 0.9  # AR(1): how much of the noise is still there one step later
 # Noise comes in bursts, so that the data shows how to recover, and yet precise grasps are not drowned in it.
 BURST_BEGINS, BURST_ENDS = 0.06, 0.12  # chance at each step
 CALM_MEMORY = 0.5  # what is left of the noise one step later, outside a burst
-AGENT_STEPS, EXPERT_STEPS = (8, 80), (20, 50)  # fewest and most of one turn
+# Fewest and most of one turn. The agent's counts steps without progress: short ones end anywhere, long ones where it
+# no longer knows how to go on, and there its corrections are worth most.
+AGENT_STEPS, EXPERT_STEPS = (8, 80), (20, 50)
 
 
 def play_episode(
@@ -56,7 +58,7 @@ def play_episode(
     progress, success, left = 0.0, False, -1
     while left != 0:
         seen = sensors(env.observe()) if sensors else env.observe()
-        answer = turns.action(seen)
+        answer = turns.action(seen, progress)
         if answer is None and rows and not rows["by_expert"][-1]:
             expert = env.expert()  # one that takes things as they are, whatever the former had in mind
         step = expert.act()
@@ -96,13 +98,13 @@ class Turns:
 
     Args:
         agent: the agent; None leaves every step to the expert.
-        rng: draws the lengths of the stretches and the agent's noise.
+        rng: draws the lengths of the turns and the agent's noise.
     """
 
     def __init__(self, agent: Any, rng: np.random.Generator) -> None:
         self._agent, self._rng = agent, rng
         self._agents_turn = agent is not None and rng.random() < 0.8
-        self._left = self._length()
+        self._left, self._reached = self._length(), 0.0
         self._chunk: list[np.ndarray] = []
 
     def _length(self) -> int:
@@ -111,12 +113,20 @@ class Turns:
         low, high = AGENT_STEPS if self._agents_turn else EXPERT_STEPS
         return int(self._rng.integers(low, high + 1))
 
-    def action(self, observation: Observation) -> np.ndarray | None:
-        """The agent's action (A,) for this step, or None where the expert acts. Call it once for each step."""
+    def action(self, observation: Observation, progress: float) -> np.ndarray | None:
+        """The agent's action (A,) for this step, or None where the expert acts. Call it once for each step.
+
+        Args:
+            observation: the present one.
+            progress: the share of the task that is done, 0 to 1.
+        """
         if self._left == 0:
             self._agents_turn = not self._agents_turn
             self._left, self._chunk = self._length(), []
+        elif self._agents_turn and progress != self._reached:
+            self._left = self._length()
         self._left -= 1
+        self._reached = progress
         if not self._agents_turn:
             return None
         if not self._chunk:
