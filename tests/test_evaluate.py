@@ -10,6 +10,7 @@ from vla.checks import ShuffledInstruction
 from vla.commands import eval as eval_command
 from vla.compare import compare_shared
 from vla.contracts import VlaError, episode_seed
+from vla.eval_table import print_table
 from vla.evaluate import EvalConfig, _choose_videos, evaluate
 from vla.results import read_results
 from vla.rollout import EpisodeResult, RolloutInterrupted
@@ -247,5 +248,5 @@ def test_cut_short_episodes_are_told(capsys):
         "cut_short": 1,
         "episodes_detail": [{"error": "the policy gave NaN"}],
     }
-    eval_command.print_table(Console(), summary)
+    print_table(Console(), summary)
     assert "1 episodes were cut short, e.g.: the policy gave NaN" in capsys.readouterr().out

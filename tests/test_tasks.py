@@ -11,9 +11,9 @@ import pytest
 from tests.acting import DotAgent
 from tests.fake_env import DotEnv
 from vla.benchmark import Benchmark, Published, mean_of_rates
-from vla.commands.eval import print_table
 from vla.contracts import StepResult, episode_seed
 from vla.dataset import Recorded
+from vla.eval_table import print_table
 from vla.evaluate import EvalConfig, evaluate
 from vla.player import EpisodeResult
 from vla.quota import MOST_ATTEMPTS, Quota

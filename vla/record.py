@@ -30,7 +30,7 @@ from vla.dataset import VLA_JSON, Recorded, frames_per_second
 from vla.demonstrate import play_episode
 from vla.episodes import Episode, Shard, write_shard
 from vla.quota import Quota
-from vla.registry import load_env, tasks_of
+from vla.registry import load_env, spec_of, tasks_of
 from vla.sensors import NoisySensors
 
 SHARDS = ".episodes"
@@ -139,7 +139,7 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
             episode succeeded, a worker died or the disk is full. Finished episodes are kept in each case.
     """
     began = time.perf_counter()
-    spec = _spec_of(settings)
+    spec = spec_of(settings.env, settings.env_options)
     frames_per_second(spec)
     if settings.agent:
         _agent(settings).spec.require(spec, f"agent {settings.agent}", f"env {settings.env}")
@@ -185,16 +185,6 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
     with _Bar("writing the dataset", summary.kept, show, rate=False) as bar:
         assemble(settings.out, ordered, spec, settings.video_format, facts, bar.advance)
     return replace(summary, wall_s=time.perf_counter() - began)
-
-
-def _spec_of(settings: RecordSettings) -> EnvSpec:
-    from vla.registry import make_env
-
-    env = make_env(settings.env, **settings.env_options)
-    try:
-        return env.env_spec
-    finally:
-        env.close()
 
 
 def _claim(settings: RecordSettings, spec: EnvSpec) -> Path:

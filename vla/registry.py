@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla import paths
-from vla.contracts import Env, VlaError
+from vla.contracts import Env, EnvSpec, VlaError
 
 if TYPE_CHECKING:
     from vla.recipe import Recipe
@@ -82,6 +82,15 @@ def make_env(name: str, **kwargs: Any) -> Env:
     if unknown and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
         raise VlaError(f"the env '{name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
     return found(**kwargs)
+
+
+def spec_of(name: str, options: dict[str, Any]) -> EnvSpec:
+    """The spec of the env that ``make_env`` would make."""
+    env = make_env(name, **options)
+    try:
+        return env.env_spec
+    finally:
+        env.close()
 
 
 def tasks_of(name: str, options: dict[str, Any]) -> tuple[str, ...]:

@@ -35,7 +35,10 @@ __all__ = [
 
 
 class Actor(Protocol):
-    """What the loop needs of an agent. ``vla.agent.Agent`` has it; so may anything else that acts."""
+    """What the loop needs of an agent. ``vla.agent.Agent`` has it; so may anything else that acts.
+
+    One that remembers what it saw has ``begin()`` too, which gives something with an ``act_batch`` for one episode.
+    """
 
     spec: EnvSpec
     name: str
@@ -92,6 +95,7 @@ class _Running:
     chunking: Chunking
     observation: Observation
     sensors: NoisySensors | None = None
+    memory: Any = None
     step: int = 0
     decisions: int = 0
 
@@ -157,7 +161,7 @@ def run_episodes(
             timer = time.perf_counter()
             starts = pool.call({slot: ("begin", waiting[slot].pop(0)) for slot in range(slots)})
             timing.env_s += time.perf_counter() - timer
-            running = {slot: _begin(start[0], start[1], make_chunking(), spec) for slot, start in starts.items()}
+            running = {slot: _begin(agent, start[0], start[1], make_chunking(), spec) for slot, start in starts.items()}
             while running:
                 orders = _decide(agent, running, spec, observation_filter, timing)
                 timer = time.perf_counter()
@@ -176,7 +180,7 @@ def run_episodes(
                     del running[slot]
                     if request is not None:
                         waiting[slot].pop(0)
-                        running[slot] = _begin(request, observation, make_chunking(), spec)
+                        running[slot] = _begin(agent, request, observation, make_chunking(), spec)
                 running = dict(sorted(running.items()))
         except (WorkerDied, KeyboardInterrupt) as error:
             by_user = isinstance(error, KeyboardInterrupt)
@@ -189,14 +193,17 @@ def run_episodes(
     return [finished[episode.index] for episode in episodes]
 
 
-def _begin(request: EpisodeRequest, observation: Observation, chunking: Chunking, spec: EnvSpec) -> _Running:
+def _begin(
+    agent: Actor, request: EpisodeRequest, observation: Observation, chunking: Chunking, spec: EnvSpec
+) -> _Running:
     sensors, harder = None, request.perturb
     if "latency" in harder:
         still = hold_still(spec, observation)
         chunking = DelayedChunking(chunking, harder["latency"], spec.dt, request.seed, still)
     if "noise" in harder:
         sensors = NoisySensors(spec, harder["noise"], request.seed)
-    return _Running(request, chunking, observation, sensors)
+    memory = agent.begin() if hasattr(agent, "begin") else None
+    return _Running(request, chunking, observation, sensors, memory)
 
 
 def _decide(
@@ -215,7 +222,11 @@ def _decide(
         timing.sample = observations[0]
     seeds = [noise_seed(one.request.seed, one.decisions) for one in running.values()]
     timer = time.perf_counter()
-    chunks = agent.act_batch(observations, seeds)
+    if hasattr(agent, "begin"):
+        asked = zip(running.values(), observations, seeds, strict=True)
+        chunks = [one.memory.act_batch([seen], [seed])[0] for one, seen, seed in asked]
+    else:
+        chunks = agent.act_batch(observations, seeds)
     timing.policy_s += time.perf_counter() - timer
     timing.decisions += len(chunks)
     if len(chunks) != len(observations):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ EPILOG = """examples:
   vla eval --env tidy_desk --agent runs/mine            your own agent, on the same episodes
   vla eval --env tidy_desk --agent runs/mine --against runs/eval_tidy_desk
                                                         ... and the difference, paired by episode
+  vla eval --env tidy_desk --against lerobot:outputs/train/act/checkpoints/last/pretrained_model
+                                                        the same episodes with a policy that LeRobot trained
   vla eval --env tidy_desk --instruction "put the red pen in the tray" --episodes 8
   vla eval --env tidy_desk --instruction "请整理桌面" --items 5
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
@@ -36,6 +39,7 @@ Evaluation seeds never meet training seeds. The exit code is 0 if the evaluation
 """
 
 INTERRUPTED = 130
+LEROBOT = "lerobot:"  # before the folder of a policy that LeRobot trained
 REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out")
 
 
@@ -45,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--env", metavar="NAME", help="the env, e.g. tidy_desk, or package.module:Class")
-    add("--agent", metavar="PATH|NAME", help="an agent's folder or name (default: the agent that ships for the env)")
+    add(
+        "--agent", metavar="PATH|NAME", help="an agent's folder or name, or lerobot:DIR (default: the agent that ships)"
+    )
     add(
         "--episodes",
         type=int,
@@ -73,7 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--preview", action="store_true", help="draw what --perturb (or every perturbation) looks like, and stop")
     add("--suite", choices=["robustness"], help="the episodes as they are, then under each perturbation (of --perturb)")
-    add("--against", type=Path, metavar="DIR", help="another run's results to compare with, paired by episode")
+    add(
+        "--against",
+        type=Path,
+        metavar="DIR|lerobot:DIR",
+        help="compare, paired by episode, with another run's results, or with LeRobot's policy in a folder",
+    )
     add("--repeat", type=Path, metavar="FILE", help="repeat the evaluation of this results.json, with its settings")
     add(
         "--check",
@@ -92,6 +103,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     from vla import registry
     from vla.contracts import VlaError
+    from vla.eval_table import print_table
     from vla.evaluate import EvalConfig
     from vla.parallel import available_cpus
 
@@ -123,7 +135,15 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     console = Console()
     if args.preview:
         return _preview(console, config, out)
-    summary = _evaluate(console, config, _load_agent(args.agent, args.env), out, args)
+    agent = _load_agent(args.agent, config)
+    against = str(args.against or "")
+    if against.startswith(LEROBOT):
+        console.print(f"first {against}, on the same episodes", highlight=False, markup=False)
+        args.against, theirs = None, replace(config, agent=against, check=0)
+        if _evaluate(console, theirs, _load_agent(against, config), out / "against", args) is None:
+            return INTERRUPTED
+        args.against = out / "against"
+    summary = _evaluate(console, config, agent, out, args)
     if summary is None:
         return INTERRUPTED
     print_table(console, summary)
@@ -190,6 +210,7 @@ def _repeat(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from vla.contracts import VlaError
+    from vla.eval_table import print_table
     from vla.provenance import write_atomically
     from vla.repeat import compare_episodes, compare_parts, read_recording, require_same
     from vla.results import as_json
@@ -207,7 +228,7 @@ def _repeat(args: argparse.Namespace) -> int:
     if out.resolve() == folder:
         raise VlaError(f"--out {out} holds what is to be repeated: choose another folder")
     try:
-        agent = _load_agent(args.agent or recording.config.agent, recording.config.env, recording.torch_threads)
+        agent = _load_agent(args.agent or recording.config.agent, recording.config, recording.torch_threads)
     except VlaError as error:
         raise VlaError(f"{error}. Say with --agent where the recorded agent is now") from error
     console = Console()
@@ -232,17 +253,20 @@ def _repeat(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load_agent(name: str | None, env: str, threads: int | None = None) -> Any:
+def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None) -> Any:
     """The agent called ``name``, or the one that ships for the env; torch gets as many ``threads``, or all CPUs."""
     import torch
 
     from vla.agent import load
+    from vla.lerobot_policy import LeRobotPolicy
     from vla.parallel import available_cpus
     from vla.paths import shipped_agent
-    from vla.registry import split_argument
+    from vla.registry import spec_of, split_argument
 
     torch.set_num_threads(threads or available_cpus())  # the workers wait while the policy thinks
-    return load(name or shipped_agent(split_argument(env)[0]))
+    if (name or "").startswith(LEROBOT):
+        return LeRobotPolicy(str(name).removeprefix(LEROBOT), spec_of(config.env, config.env_options))
+    return load(name or shipped_agent(split_argument(config.env)[0]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -301,93 +325,3 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-
-
-def print_table(console: Console, summary: dict[str, Any]) -> None:
-    """The figures on the terminal."""
-    from rich.table import Table
-
-    from vla.perturb import describe
-    from vla.registry import load_env
-    from vla.report_style import percent, words
-
-    harder = f", perturbed: {describe(summary['perturb'])}" if summary.get("perturb") else ""
-    table = Table(title=f"{summary['agent']} on {summary['env']}, {summary['split']}{harder}", title_justify="left")
-    for title in ("", "success", "95 % interval", "progress", "episodes"):
-        table.add_column(title, justify="left" if not title else "right")
-
-    def row(name: str, rate: dict[str, Any], progress: float | None = None, style: str | None = None) -> None:
-        interval = f"{rate['low'] * 100:.1f} – {rate['high'] * 100:.1f} %"
-        shown = "" if progress is None else percent(progress)
-        table.add_row(name, percent(rate["rate"]), interval, shown, str(rate["n"]), style=style)
-
-    row("all episodes", summary["success"], summary["progress"]["mean"], "bold")
-    if summary.get("safety"):
-        row("… without a safety violation", summary["safety"]["safe_success"])
-    for field in ("kind", "language", "category"):
-        if summary["by"][field]:
-            table.add_section()
-        for name, group in summary["by"][field].items():
-            row(f"{field}: {words(name)}", group["success"], group["progress"]["mean"])
-    for name, check in summary.get("checks", {}).items():
-        table.add_section()
-        for key, label in (("success", "success"), ("moved_named", "moved the named item")):
-            if key in check and (key != "success" or "moved_named" not in check):
-                row(f"{words(name)}: {label}", check[key])
-    console.print(table)
-    if "tiers" in summary:
-        benchmark = load_env(summary["env"]).benchmark  # type: ignore[attr-defined]
-        published = Table(title="beside what was published, success in %", title_justify="left")
-        for title in ("model", "size", *map(words, benchmark.tiers), "mean", "source"):
-            published.add_column(title)
-        for texts in benchmark.rows(summary["agent"], summary):
-            published.add_row(*texts)
-        console.print(published)
-    if summary.get("suite"):
-        _print_suite(console, summary)
-    facts = [
-        ("policy decisions a second", summary["policy_hz"]),
-        ("env steps a second", summary["env_steps_per_s"]),
-        ("simulated seconds per second", summary["realtime_factor"]),
-    ]
-    console.print(" · ".join(f"{name}: {value}" for name, value in facts), highlight=False)
-    if summary["cut_short"]:
-        first = next(e["error"] for e in summary["episodes_detail"] if e["error"])
-        console.print(f"{summary['cut_short']} episodes were cut short, e.g.: {first}", style="yellow", highlight=False)
-    if "against" in summary:
-        other = summary["against"]
-        console.print(
-            f"against {other['agent']}: {other['difference'] * 100:+.1f} points "
-            f"({other['low'] * 100:+.1f} to {other['high'] * 100:+.1f}), p = {other['p_value']:.3f}, "
-            f"{other['n']} shared episodes",
-            highlight=False,
-        )
-
-
-def _print_suite(console: Console, summary: dict[str, Any]) -> None:
-    """Success for each axis and strength, by delay, and the share that is retained."""
-    from rich.table import Table
-
-    from vla.perturb import STRENGTHS
-    from vla.report_style import interval, percent
-
-    def cell(rate: dict[str, Any] | None) -> str:
-        return "–" if rate is None else f"{percent(rate['rate'])} ({interval(rate)})"
-
-    table = Table(
-        title=f"robustness: success (95 % interval), {summary['episodes']} episodes each", title_justify="left"
-    )
-    for title in ("", *STRENGTHS):
-        table.add_column(title, justify="right" if title else "left")
-    table.add_row("unperturbed", cell(summary["success"]), style="bold")
-    table.add_section()
-    for axis, rates in summary["suite"].items():
-        table.add_row(axis, *(cell(rates.get(strength)) for strength in STRENGTHS))
-    console.print(table)
-    if "delay_ms" in summary:
-        curve = ", ".join(f"{ms} ms {cell(rate)}" for ms, rate in summary["delay_ms"].items())
-        console.print(f"by delay: {curve}", highlight=False)
-    if summary["retained"] is not None:
-        low, high = summary["retained_interval"]
-        kept = f"{percent(summary['retained'])} (95 % bootstrap interval {percent(low)} to {percent(high)})"
-        console.print(f"retained at medium strength: {kept} of the unperturbed success", highlight=False)
