@@ -41,6 +41,10 @@ def test_an_agent_that_sees_and_reads_succeeds():
         assert result.reward_terms["placed"] == 1.0
         assert result.error is None
     assert timing.decisions == sum(result.decisions for result in results)
+    first, seconds = timing.first_round
+    assert 0 < first <= timing.decisions and 0 < seconds <= timing.policy_s
+    rest = timing.decisions - first
+    assert timing.warm() == ((rest, timing.policy_s - seconds) if rest else (first, timing.policy_s))
     assert timing.env_steps == sum(result.steps for result in results)
     assert timing.wall_s >= timing.env_s > 0
 

@@ -60,7 +60,7 @@ def summarise(
         "reward_terms": _mean_terms(results),
         "time_to_success_s": {"mean": _mean(times), "median": _median(times)},
         "cut_short": sum(result.error is not None for result in results),
-        "policy_hz": _ratio(timing.decisions, timing.policy_s),
+        "policy_hz": _ratio(*timing.warm()),
         "policy_latency_ms": _latency_ms(agent, timing),
         "env_steps_per_s": _ratio(timing.env_steps, timing.env_s),
         "realtime_factor": _ratio(timing.env_steps * dt, busy),

@@ -61,6 +61,7 @@ class Timing:
         wall_s: the whole run.
         sample: the first observation, e.g. to time a single decision.
         spec: the spec of the env that was played.
+        first_round: decisions of the first round and the policy's seconds for them, which warm it up.
     """
 
     decisions: int = 0
@@ -71,6 +72,14 @@ class Timing:
     wall_s: float = 0.0
     sample: Observation | None = None
     spec: EnvSpec | None = None
+    first_round: tuple[int, float] = (0, 0.0)
+
+    def warm(self) -> tuple[int, float]:
+        """Decisions and the policy's seconds after the first round; all of them if there was no other."""
+        decisions, seconds = self.first_round
+        if self.decisions > decisions:
+            return self.decisions - decisions, self.policy_s - seconds
+        return self.decisions, self.policy_s
 
 
 class RolloutInterrupted(VlaError):
@@ -218,8 +227,6 @@ def _decide(
     if observation_filter is not None:
         pairs = zip(observations, running.values(), strict=True)
         observations = [observation_filter(observation, one.request) for observation, one in pairs]
-    if timing.sample is None:
-        timing.sample = observations[0]
     seeds = [noise_seed(one.request.seed, one.decisions) for one in running.values()]
     timer = time.perf_counter()
     if hasattr(agent, "begin"):
@@ -229,6 +236,8 @@ def _decide(
         chunks = agent.act_batch(observations, seeds)
     timing.policy_s += time.perf_counter() - timer
     timing.decisions += len(chunks)
+    if timing.sample is None:
+        timing.sample, timing.first_round = observations[0], (timing.decisions, timing.policy_s)
     if len(chunks) != len(observations):
         raise VlaError(f"agent {agent.name} gave {len(chunks)} chunks for {len(observations)} observations")
     orders = {}
