@@ -11,7 +11,7 @@ import pytest
 from tests.acting import DotAgent
 from tests.fake_env import DotEnv
 from vla.benchmark import Benchmark, Published, mean_of_rates
-from vla.contracts import StepResult, episode_seed
+from vla.contracts import StepResult, VlaError, episode_seed
 from vla.dataset import Recorded
 from vla.eval_table import print_table
 from vla.evaluate import EvalConfig, evaluate
@@ -19,7 +19,7 @@ from vla.player import EpisodeResult
 from vla.quota import MOST_ATTEMPTS, Quota
 from vla.record import SHARDS, RecordSettings, RecordSummary, record
 from vla.registry import tasks_of
-from vla.repeat import compare_episodes
+from vla.repeat import compare_episodes, read_recording
 from vla.stats import Rate, rate_of
 
 ENV = "tests.test_tasks:TaskDots"
@@ -115,6 +115,35 @@ def test_tiers_and_tasks_are_reported(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "beside what was published" in printed and "80.0" in printed
     other = evaluate(EvalConfig(env=ENV, episodes=6, slots=5, workers=2, videos=0), DotAgent(), tmp_path / "two")
     assert compare_episodes(summary, other)["differing"] == []
+
+
+def test_several_seeds_are_several_runs_in_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = EvalConfig(env=ENV, episodes=4, videos=0, more_seeds=[5, 2])
+    summary = evaluate(config, DotAgent(), tmp_path / "all")
+    means, rates = [], []
+    for seed in (0, 5, 2):
+        alone = evaluate(EvalConfig(env=ENV, episodes=4, videos=0, seed=seed), DotAgent(), tmp_path / str(seed))
+        assert summary["seeds"][str(seed)]["success"] == alone["success"]
+        assert summary["seeds"][str(seed)]["tier_mean"] == alone["tier_mean"]
+        means.append(alone["tier_mean"]["rate"])
+        rates.append(alone["success"]["rate"])
+        assert "seeds" not in alone
+    assert summary["success"]["n"] == 36 and summary["success"]["rate"] == pytest.approx(np.mean(rates))
+    across = summary["across_seeds"]
+    assert across["tier_mean"] == {
+        "mean": pytest.approx(np.mean(means)),
+        "std": pytest.approx(np.std(means, ddof=1)),
+        "n": 3,
+    }
+    from rich.console import Console
+
+    print_table(Console(width=200), summary)
+    assert "tier mean over 3 seeds" in capsys.readouterr().out
+    assert "By seed" in (tmp_path / "all/report.html").read_text(encoding="utf-8")
+    recording = read_recording(tmp_path / "all", None)
+    assert recording.config == config
+    with pytest.raises(VlaError, match="twice: 0,3,3"):
+        EvalConfig(env=ENV, more_seeds=[3, 3])
 
 
 def test_a_tier_that_was_not_played_leaves_no_tier_mean() -> None:

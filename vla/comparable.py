@@ -48,7 +48,7 @@ def require_comparable(runs: Sequence[Run]) -> None:
 def require_shared(settings: dict[str, Any], seeds: Sequence[int], earlier: dict[str, Any], label: str) -> None:
     """Raise VlaError unless a run with these settings and episode seeds will share episodes with an earlier one."""
     rows = protocol_rows(
-        {"env": settings["env"], "settings": settings}, earlier, leave_out=frozenset({"seed", "episodes"})
+        {"env": settings["env"], "settings": settings}, earlier, leave_out=frozenset({"seed", "more_seeds", "episodes"})
     )
     theirs = [episode["seed"] for episode in earlier["episodes_detail"]]
     if not rows and not set(seeds) & set(theirs):

@@ -32,6 +32,10 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
             table.add_section()
         for name, group in summary["by"][field].items():
             row(f"{field}: {words(name)}", group["success"], group["progress"]["mean"])
+    if summary.get("seeds"):
+        table.add_section()
+    for seed, group in summary.get("seeds", {}).items():
+        row(f"seed {seed}", group["success"], group["progress"]["mean"])
     for name, check in summary.get("checks", {}).items():
         table.add_section()
         for key, label in (("success", "success"), ("moved_named", "moved the named item")):
@@ -48,6 +52,9 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
         console.print(published)
     if summary.get("suite"):
         _print_suite(console, summary)
+    for name, one in summary.get("across_seeds", {}).items():
+        spread = f"{percent(one['mean'])}, standard deviation {one['std'] * 100:.1f} points"
+        console.print(f"{words(name)} over {one['n']} seeds: {spread}", highlight=False)
     facts = [
         ("policy decisions a second", summary["policy_hz"]),
         ("env steps a second", summary["env_steps_per_s"]),

@@ -26,6 +26,7 @@ class EvalConfig:
         env: as ``vla.registry`` names it.
         episodes: how many; of each task, if the env has several.
         seed: the run's seed; the episodes' seeds come from ``episode_seed("evaluate", seed, index)``.
+        more_seeds: further seeds, each with as many episodes; scores are then told for each seed too.
         workers: processes that step the envs; it does not change the results.
         slots: episodes side by side; the policy's batch size.
         split: ``heldout`` or ``train`` paraphrases, colours and layouts.
@@ -60,11 +61,19 @@ class EvalConfig:
     env_options: dict[str, Any] = field(default_factory=dict)
     perturb: dict[str, str] = field(default_factory=dict)
     suite: dict[str, list[str]] = field(default_factory=dict)
+    more_seeds: list[int] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds."""
+        return [self.seed, *self.more_seeds]
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("workers", 1), ("slots", 1), ("videos", 0), ("check", 0)):
             if getattr(self, name) < least:
                 raise VlaError(f"--{name} must be at least {least}, and is {getattr(self, name)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise VlaError(f"--seed names a seed twice: {','.join(map(str, self.seeds))}")
         if self.check and self.instruction:
             raise VlaError("--check compares the env's own sentences: leave out --instruction")
 
@@ -83,10 +92,10 @@ class EvalConfig:
         }
         given = {name: value for name, value in options.items() if value is not None}
         tasks = tasks_of(self.env, self.env_options)
-        requests = []
-        for index in range(self.episodes * max(1, len(tasks))):
+        requests, count = [], self.episodes * max(1, len(tasks))
+        for index in range(count * len(self.seeds)):
             task = {"task": tasks[index % len(tasks)]} if tasks else {}
-            seed = episode_seed("evaluate", self.seed, index)
+            seed = episode_seed("evaluate", self.seeds[index // count], index % count)
             requests.append(EpisodeRequest(index, seed, given | task, perturb=dict(self.perturb)))
         if tasks:  # the slots take the requests in turn
             requests.sort(key=lambda request: (request.index % len(tasks) // self.slots, request.index))

@@ -58,7 +58,8 @@ def read_recording(path: Path, workers: int | None = None) -> Recording:
     for name, value in data["settings"].items():
         if name not in kinds:
             raise VlaError(f"{label} has the setting '{name}', which this version does not know")
-        if not isinstance(value, dict if get_origin(kinds[name]) is dict else kinds[name]):
+        origin = get_origin(kinds[name])
+        if not isinstance(value, origin if origin in (dict, list) else kinds[name]):
             raise VlaError(f"the settings in {label} are damaged: '{name}' is {value!r}")
     config = EvalConfig(**{"env": data["env"], **data["settings"]})
     return Recording(label, data, config if workers is None else replace(config, workers=workers))

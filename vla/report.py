@@ -37,6 +37,7 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
         _tiles(summary),
         robustness(summary),
         *(_rates(f"By {name}", summary["by"][name]) for name in ("kind", "language", "category")),
+        _seeds(summary),
         _benchmark(summary),
         _items(summary),
         _safety(summary),
@@ -53,7 +54,7 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
 
 def _header(summary: dict[str, Any], title: str) -> str:
     split = "held-out" if summary["split"] == "heldout" else summary["split"]
-    facts = [f"{summary['episodes']} episodes", f"{split} split", f"seed {summary['seed']}", summary["date"]]
+    facts = [f"{summary['episodes']} episodes", f"{split} split", _seed_names(summary), summary["date"]]
     if summary.get("perturb"):
         facts.insert(1, f"perturbed: {describe(summary['perturb'])}")
     warning = ""
@@ -116,6 +117,19 @@ def _rates(heading: str, groups: dict[str, Any]) -> str:
         for name, group in groups.items()
     ]
     return f"<section><h2>{escape(heading)}</h2>{''.join(rows)}</section>"
+
+
+def _seed_names(summary: dict[str, Any]) -> str:
+    return f"seeds {', '.join(summary['seeds'])}" if summary.get("seeds") else f"seed {summary['seed']}"
+
+
+def _seeds(summary: dict[str, Any]) -> str:
+    spread = "".join(
+        f"<p>{escape(words(name))} over {one['n']} seeds: {percent(one['mean'])}, "
+        f"standard deviation {one['std'] * 100:.1f} points</p>"
+        for name, one in summary.get("across_seeds", {}).items()
+    )
+    return _rates("By seed", summary.get("seeds", {})).replace("</section>", f"{spread}</section>")
 
 
 def _benchmark(summary: dict[str, Any]) -> str:

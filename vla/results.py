@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
@@ -55,6 +56,7 @@ def summarise(
         "progress": {"mean": _mean([result.progress for result in results])},
         "by": {name: _by(results, name) for name in ("kind", "language", "category")},
         **_benchmark(config.env, results),
+        **_seeds(config, results),
         "per_item": _per_item(results),
         "safety": _safety(results),
         "reward_terms": _mean_terms(results),
@@ -168,6 +170,28 @@ def _safety(results: Sequence[EpisodeResult]) -> dict[str, Any] | None:
 def _benchmark(env: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
     benchmark = getattr(load_env(env), "benchmark", None)
     return {} if benchmark is None else benchmark.scores(results)
+
+
+def _seeds(config: EvalConfig, results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """With several seeds: ``seeds``, the scores of each, and ``across_seeds``, their means and standard deviations."""
+    if not config.more_seeds:
+        return {}
+    count = len(config.requests()) // len(config.seeds)
+    found: dict[str, Any] = {}
+    for number, seed in enumerate(config.seeds):
+        group = [result for result in results if result.index // count == number]
+        if group:  # an interrupted run may lack some
+            tiers = _benchmark(config.env, group)
+            found[str(seed)] = {
+                "success": rate_of([result.success for result in group]).to_dict(),
+                "progress": {"mean": _mean([result.progress for result in group])},
+            } | ({"tier_mean": tiers["tier_mean"]} if tiers else {})
+    across = {}
+    for name in ("success", "tier_mean"):
+        values = [one[name]["rate"] for one in found.values() if one.get(name)]
+        if len(values) > 1:
+            across[name] = {"mean": statistics.mean(values), "std": statistics.stdev(values), "n": len(values)}
+    return {"seeds": found, "across_seeds": across}
 
 
 def _mean_terms(results: Sequence[EpisodeResult]) -> dict[str, float]:

@@ -27,7 +27,8 @@ EPILOG = """examples:
   vla eval --env tidy_desk --instruction "请整理桌面" --items 5
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
   vla eval --env tidy_desk --check                      does it truly see and read?
-  vla eval --env metaworld --agent runs/mt50 --episodes 10   ten of each task, by tier, beside what was published
+  vla eval --env metaworld --agent runs/mt50 --episodes 10 --seed 0,1,2
+                                                        three times ten of each task, by tier, beside what was published
   vla eval --env tidy_desk --perturb camera=strong,light,latency=150ms
                                                         the same episodes, made harder
   vla eval --env tidy_desk --preview                    a picture of every perturbation; nothing is played
@@ -59,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many episodes (50); of each task, if there are several",
     )
-    add("--seed", type=int, default=0, metavar="N", help="chooses the episodes (default: 0)")
+    add(
+        "--seed", default="0", metavar="N[,N…]", help="chooses the episodes (0); several, e.g. 0,1,2, each play as many"
+    )
     add("--workers", type=int, metavar="N", help="processes that step the envs (default: one for each CPU, at most 8)")
     add("--instruction", metavar="TEXT", help="your own sentence for all episodes, English or Chinese")
     add("--items", type=int, metavar="N", help="items on the desk (default: the env's)")
@@ -113,10 +116,12 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         return _repeat(args)
     if args.env is None:
         raise VlaError("which env? Name it, e.g. --env tidy_desk; or repeat an evaluation with --repeat results.json")
+    seeds = _seeds(args.seed)
     config = EvalConfig(
         env=args.env,
         episodes=args.episodes,
-        seed=args.seed,
+        seed=seeds[0],
+        more_seeds=seeds[1:],
         workers=min(available_cpus(), 8) if args.workers is None else args.workers,
         slots=args.slots,
         split=args.split,
@@ -149,6 +154,15 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     print_table(console, summary)
     console.print(f"\nreport: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _seeds(text: str) -> list[int]:
+    from vla.contracts import VlaError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise VlaError(f"--seed takes a number, or several such as 0,1,2, and not '{text}'") from None
 
 
 def _perturbations(args: argparse.Namespace) -> dict[str, Any]:
