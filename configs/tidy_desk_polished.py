@@ -1,4 +1,4 @@
-"""The agent that ships, last part: one more round of corrections."""
+"""The agent that ships, last part: corrections of whole desks, and more stills."""
 
 from dataclasses import replace
 
@@ -7,19 +7,18 @@ from vla.recipe import OptimConfig, Recipe
 
 
 def recipe() -> Recipe:
-    """Go on from tidy_desk_oriented with the expert's corrections of what it still does wrong.
+    """Go on from tidy_desk_oriented with the expert's corrections of it where the whole desk is to be tidied.
 
     record="vla record --env tidy_desk --agent runs/tidy_desk_oriented --noise 0.02"
-    $record --seed 7 --episodes 250 --items 2-4 --out data/corrections4
-    $record --env-option stage=midway --seed 8 --episodes 150 --items 2-4 --out data/corrections5
+    $record --seed 7 --episodes 200 --kind all --items 2-4 --out data/corrections4
     vla train tidy_desk_polished
     """
     base = tidy_desk_oriented.recipe()
-    further = ("data/corrections2", "data/corrections3", "data/corrections4", "data/corrections5", "data/midway2")
+    further = ("data/corrections2", "data/corrections3", "data/corrections4", "data/midway2")
     return replace(
         base,
         name="tidy_desk_polished",
         init="runs/tidy_desk_oriented",
-        data=replace(base.data, corrections=further),
-        optim=OptimConfig(steps=900, batch_size=64, log_every=50, lr=4e-4, weight_decay=0.05, warmup_steps=50),
+        data=replace(base.data, corrections=further, stills_batch=32, stills_sentences=8),
+        optim=OptimConfig(steps=1200, batch_size=48, log_every=50, lr=5e-4, weight_decay=0.05, warmup_steps=50),
     )
