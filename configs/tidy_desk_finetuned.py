@@ -1,4 +1,4 @@
-"""The agent that ships, last part: trained further on what went wrong in its first parts."""
+"""The agent that ships, third part: trained further on what went wrong in its first parts."""
 
 from dataclasses import replace
 

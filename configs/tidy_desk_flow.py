@@ -8,13 +8,14 @@ def recipe() -> Recipe:
     """Tidy the desk from two cameras and a sentence.
 
     On a CPU, one process for each core trains faster than one process with as many threads (98 against 55 samples a
-    second on two cores), so record (12 minutes there), render stills (3 minutes) and train (85 minutes) with
+    second on two cores), so record (12 minutes there), render stills (6 minutes) and train (85 minutes) with
 
         vla record --env tidy_desk --episodes 1600 --noise 0.03 --items 2-4 --out data/tidy_desk
         export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1
         torchrun --standalone --nproc_per_node 2 -m vla.cli train tidy_desk_flow
 
-    Then go on with tidy_desk_corrected and tidy_desk_finetuned, which has the figures.
+    Then go on with tidy_desk_corrected, tidy_desk_finetuned, tidy_desk_oriented and tidy_desk_polished, which has the
+    figures.
     """
     return Recipe(
         name="tidy_desk_flow",
