@@ -80,12 +80,16 @@ class Item:
         """The yaw, rad, after which a grasp of this item is the same again; 0 where every yaw will do."""
         return {"block": math.pi / 2, "paper_ball": 0.0, "bottle_cap": 0.0}.get(self.noun, math.pi)
 
+    def level_axis(self, rotation: np.ndarray) -> int:
+        """Which of its axes, the columns of ``rotation``, tells a yaw: the long one, else the flattest."""
+        return 0 if self.symmetry == math.pi else int(np.argmin(np.abs(rotation[2])))
+
     def lies(self, rotation: np.ndarray) -> tuple[float, float]:
         """The yaw of an item with these axes (3, 3), as columns, and its symmetry; (0, 0) where no yaw can be told.
 
         That is so for round things, and for a long one that stands upright. A cube's yaw is that of its flattest axis.
         """
-        axis = 0 if self.symmetry == math.pi else int(np.argmin(np.abs(rotation[2])))
+        axis = self.level_axis(rotation)
         if self.symmetry == 0.0 or abs(rotation[2, axis]) > 0.85:
             return 0.0, 0.0
         return math.atan2(rotation[1, axis], rotation[0, axis]), self.symmetry

@@ -144,7 +144,7 @@ class TidyExpert:
         centre, alongs = env.positions[target], [0.0]
         if item.symmetry == math.pi:
             alongs = [self._along, self._along + 0.35, self._along - 0.35]
-        axis = 0 if item.symmetry == math.pi else _flattest(rotation)
+        axis = item.level_axis(rotation)
         wanted = math.atan2(rotation[1, axis], rotation[0, axis]) if item.symmetry else 0.0
         obstacles = self._obstacles(target, float(centre[2]))
         best: tuple[float, np.ndarray, float, float] | None = None
@@ -231,8 +231,3 @@ def _paths(at: np.ndarray, yaw: float, opening: float, half_width: float) -> lis
 def _wrap(angle: float, period: float) -> float:
     """The angle in (-period/2, period/2]."""
     return -((-angle + period / 2) % period - period / 2)
-
-
-def _flattest(rotation: np.ndarray) -> int:
-    """The body axis that lies most nearly in the table's plane."""
-    return int(np.argmin(np.abs(rotation[2])))

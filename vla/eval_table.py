@@ -9,7 +9,7 @@ from rich.table import Table
 
 from vla.perturb import STRENGTHS, describe
 from vla.registry import load_env
-from vla.report_style import interval, percent, words
+from vla.report_style import across_seeds, interval, percent, words
 
 
 def print_table(console: Console, summary: dict[str, Any]) -> None:
@@ -52,9 +52,8 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
         console.print(published)
     if summary.get("suite"):
         _print_suite(console, summary)
-    for name, one in summary.get("across_seeds", {}).items():
-        spread = f"{percent(one['mean'])}, standard deviation {one['std'] * 100:.1f} points"
-        console.print(f"{words(name)} over {one['n']} seeds: {spread}", highlight=False)
+    for line in across_seeds(summary):
+        console.print(line, highlight=False)
     facts = [
         ("policy decisions a second", summary["policy_hz"]),
         ("env steps a second", summary["env_steps_per_s"]),

@@ -11,7 +11,7 @@ from typing import Any
 from vla.perturb import describe
 from vla.provenance import write_atomically
 from vla.registry import load_env
-from vla.report_style import bar_row, facts_table, interval, number, page, percent, points, words
+from vla.report_style import across_seeds, bar_row, facts_table, interval, number, page, percent, points, words
 from vla.rollout import EpisodeResult
 from vla.suite_page import robustness
 
@@ -124,11 +124,7 @@ def _seed_names(summary: dict[str, Any]) -> str:
 
 
 def _seeds(summary: dict[str, Any]) -> str:
-    spread = "".join(
-        f"<p>{escape(words(name))} over {one['n']} seeds: {percent(one['mean'])}, "
-        f"standard deviation {one['std'] * 100:.1f} points</p>"
-        for name, one in summary.get("across_seeds", {}).items()
-    )
+    spread = "".join(f"<p>{escape(line)}</p>" for line in across_seeds(summary))
     return _rates("By seed", summary.get("seeds", {})).replace("</section>", f"{spread}</section>")
 
 

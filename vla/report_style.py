@@ -127,3 +127,11 @@ def number(value: float | None, unit: str = "") -> str:
 def p_text(p_value: float) -> str:
     """A p value with four places."""
     return "< 0.0001" if p_value < 0.0001 else f"{p_value:.4f}"
+
+
+def across_seeds(summary: dict[str, Any]) -> list[str]:
+    """A line for each score that a run of several seeds has the mean of; none for a run of one."""
+    return [
+        f"{words(name)} over {one['n']} seeds: {percent(one['mean'])}, standard deviation {one['std'] * 100:.1f} points"
+        for name, one in summary.get("across_seeds", {}).items()
+    ]

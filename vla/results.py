@@ -52,8 +52,7 @@ def summarise(
         "settings": asdict(config),
         "env_spec": None if timing.spec is None else timing.spec.to_dict(),
         "env_code_hash": env_code_hash(config.env),
-        "success": rate_of([result.success for result in results]).to_dict(),
-        "progress": {"mean": _mean([result.progress for result in results])},
+        **_scores(results),
         "by": {name: _by(results, name) for name in ("kind", "language", "category")},
         **_benchmark(config.env, results),
         **_seeds(config, results),
@@ -129,12 +128,13 @@ def _by(results: Sequence[EpisodeResult], name: str) -> dict[str, Any]:
     for result in results:
         if getattr(result, name):
             groups.setdefault(getattr(result, name), []).append(result)
+    return {value: _scores(group) for value, group in sorted(groups.items())}
+
+
+def _scores(group: Sequence[EpisodeResult]) -> dict[str, Any]:
     return {
-        value: {
-            "success": rate_of([result.success for result in group]).to_dict(),
-            "progress": {"mean": _mean([result.progress for result in group])},
-        }
-        for value, group in sorted(groups.items())
+        "success": rate_of([result.success for result in group]).to_dict(),
+        "progress": {"mean": _mean([result.progress for result in group])},
     }
 
 
@@ -182,10 +182,7 @@ def _seeds(config: EvalConfig, results: Sequence[EpisodeResult]) -> dict[str, An
         group = [result for result in results if result.index // count == number]
         if group:  # an interrupted run may lack some
             tiers = _benchmark(config.env, group)
-            found[str(seed)] = {
-                "success": rate_of([result.success for result in group]).to_dict(),
-                "progress": {"mean": _mean([result.progress for result in group])},
-            } | ({"tier_mean": tiers["tier_mean"]} if tiers else {})
+            found[str(seed)] = _scores(group) | ({"tier_mean": tiers["tier_mean"]} if tiers else {})
     across = {}
     for name in ("success", "tier_mean"):
         values = [one[name]["rate"] for one in found.values() if one.get(name)]

@@ -39,6 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.flow import FlowConfig, FlowPolicy
+from tests.benchmarks.bench_train import parameters
 from vla.agent import Agent
 from vla.contracts import EnvSpec, Observation, VlaError, episode_seed
 from vla.ema import Ema
@@ -156,11 +157,6 @@ def _sizes(name: str, spec: EnvSpec, device: str) -> Iterator[Any]:
         else:
             own = {"horizon": CHUNK, "down_dims": (width, 2 * width), "use_separate_rgb_encoder_per_camera": False}
         yield make_policy_config(name, **shared, **own)
-
-
-def parameters(module: nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def nearest(modules: Iterator[Any]) -> Any:
