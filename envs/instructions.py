@@ -142,6 +142,15 @@ def sub_instruction(color: str, noun: str, language: str) -> str:
     return f"put the {color_word + ' ' if color_word else ''}{noun_word} in the {receptacle}"
 
 
+def by_color(color: str, language: str, rng: np.random.Generator) -> str:
+    """A sentence for the one thing of a colour that leaves open what it is, and so where it goes.
+
+    For stills alone: ``parse`` does not understand it.
+    """
+    forms = phrases.BY_COLOR[language]
+    return forms[int(rng.integers(len(forms)))].format(c=phrases.COLOR_WORDS[language][color])
+
+
 def paraphrase(text: str, rng: np.random.Generator) -> str:
     """Another training sentence, in either language, that asks for the same; ``text`` itself if it isn't understood."""
     goal = _parse_again(text)

@@ -87,6 +87,17 @@ MEASURES: dict[str, str] = {
     "bottle_cap": "个",
 }
 
+# What asks for one thing by its colour alone.
+BY_COLOR: dict[str, tuple[str, ...]] = {
+    "en": (
+        "put the {c} thing where it belongs",
+        "put the {c} thing away",
+        "take the {c} one and put it in its place",
+        "tidy away the {c} item",
+    ),
+    "zh": ("把{c}色的东西放好", "把{c}色的那个放到该放的地方", "收拾{c}色的东西", "把{c}色那个归位"),
+}
+
 # How a colour and a noun make an item: forms with a colour, then forms without.
 ITEM_FORMS: dict[str, tuple[Words, Words]] = {
     "en": (

@@ -188,15 +188,24 @@ class Tabletop:
         self.pads = (self.model.geom("left_pad").id, self.model.geom("right_pad").id)
         self.settle(0.05)
 
-    def pose_above_table(self, rng: np.random.Generator) -> np.ndarray:
-        """Joint positions (7,), rad, of an arm that points down from a random place 6 to 30 cm above the table."""
+    def pose_above_table(self, rng: np.random.Generator, near: tuple[float, float] | None = None) -> np.ndarray:
+        """Joint positions (7,), rad, of an arm that points down from a random place 6 to 30 cm above the table.
+
+        With ``near``, x and y in metres, it is 5 to 15 cm high and less than 6 cm to the side of there.
+        """
         low, high = np.array([0.30, -0.30, 0.06]), np.array([0.72, 0.30, 0.30])
-        while True:
-            q = self.controller.home + rng.uniform(-1.0, 1.0, 7) * (0.75, 0.7, 0.03, 0.7, 0.03, 0.0, 0.9)
+        middle, spread = 0.0, 0.75
+        if near is not None:
+            low, high = np.array([*near, 0.10]) - (0.06, 0.06, 0.05), np.array([*near, 0.10]) + (0.06, 0.06, 0.05)
+            middle, spread = math.atan2(near[1], near[0]), 0.15  # the first joint alone turns the arm there
+        for _ in range(1000):
+            q = self.controller.home + rng.uniform(-1.0, 1.0, 7) * (spread, 0.7, 0.03, 0.7, 0.03, 0.0, 0.9)
+            q[0] += middle
             q[5] = q[1] - q[3] + rng.uniform(-0.05, 0.05)  # which turns the hand to the table
             self.controller.reset(q, 1.0)
             if (low <= self.controller.position).all() and (self.controller.position <= high).all():
                 return q
+        return self.pose_above_table(rng)  # the arm hardly reaches there
 
     def pose_off_home(self, strength: str, rng: np.random.Generator) -> np.ndarray:
         """The perturbation ``state``: joint positions (7,), rad, off the home pose by as much as ``_OFF_HOME`` says.

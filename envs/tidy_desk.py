@@ -62,8 +62,8 @@ class TidyDesk(gymnasium.Env):
     ``zh`` or None for either), ``items`` (2 to 5, or None for 3), ``kind`` (``all``, ``category``, ``named`` or None),
     ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it decides
     language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is
-    anywhere above the desk and holds an item now and then, some items are in place, and some have fallen into or onto
-    receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of ``PERTURBATIONS`` to
+    anywhere above the desk, often close to an item, and holds one now and then, some items are in place, and some have
+    fallen into or onto receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of ``PERTURBATIONS`` to
     strength; see ``vla.perturb``).
     """
 
@@ -131,7 +131,9 @@ class TidyDesk(gymnasium.Env):
         if midway and rng.random() < 0.7:
             self.placed = half_tidied(self.placed, self.receptacles, rng)
         if midway and rng.random() < 0.7:
-            start = self.tabletop.pose_above_table(rng)
+            lying = [(p.x, p.y) for p in self.placed if p.above == 0.0]
+            close = bool(lying) and rng.random() < 0.6
+            start = self.tabletop.pose_above_table(rng, lying[int(rng.integers(len(lying)))] if close else None)
         if "state" in self._harder:
             start = self.tabletop.pose_off_home(self._harder["state"], perturb.rng_of(seed, "state"))
         change = partial(perturb_model, perturb=self._harder, seed=seed, keep_in_view=tidy_layout.CORNERS)
@@ -320,26 +322,35 @@ class TidyDesk(gymnasium.Env):
         seen = {name: [self.tabletop.project(name, place) for place in places] for name in cameras}
         return {name: np.array(values, np.float32).ravel() for name, values in seen.items()}
 
-    def _yaws_of(self, index: int) -> np.ndarray:
-        item = self.placed[index].item
+    def _expression(self, text: str, index: int) -> ReferringExpression:
+        """A sentence that is about one item."""
+        item, tool = self.placed[index].item, self.tabletop.position
         receptacle = self.receptacles[item.category]
-        return np.array([*item.lies(self.rotations[index]), receptacle.yaw, receptacle.symmetry], np.float32)
+        yaws = (*item.lies(self.rotations[index]), receptacle.yaw, receptacle.symmetry)
+        offsets = (*(self.positions[index] - tool), *(np.array([receptacle.x, receptacle.y, 0.0]) - tool))
+        return ReferringExpression(
+            text, self._points_of(index), np.array(yaws, np.float32), np.array(offsets, np.float32)
+        )
 
     def referring_expressions(self) -> list[ReferringExpression]:
-        """A plain sentence for each item on the desk, in place or not, and for each category and the whole desk.
+        """Plain sentences for each item on the desk, in place or not, and for each category and the whole desk.
 
-        The points of the latter are those of the item to move first; where nothing is to be moved they are left out.
+        An item is named, and where no other has its colour asked for by that alone, which leaves it to the eyes where
+        it goes. A category and the desk stand for the item to move first; where there is none they are left out.
         """
-        found = []
+        found, rng = [], np.random.default_rng(self.seed)
         for index, placed in enumerate(self.placed):
             text = instructions.sub_instruction(placed.item.color, placed.item.noun, self.language)
-            found.append(ReferringExpression(text, self._points_of(index), self._yaws_of(index)))
+            found.append(self._expression(text, index))
+        colors = [placed.item.color for placed in self.placed]
+        for index, color in enumerate(colors):
+            if colors.count(color) == 1:
+                found.append(self._expression(instructions.by_color(color, self.language, rng), index))
         for category in ("", *instructions.CATEGORIES):
             first = self._choose_target([category in ("", placed.item.category) for placed in self.placed])
             if first is not None:
-                goal, rng = Goal("category" if category else "all", category), np.random.default_rng(self.seed)
-                text = instructions.write(goal, self.language, "train", rng)
-                found.append(ReferringExpression(text, self._points_of(first), self._yaws_of(first)))
+                goal = Goal("category" if category else "all", category)
+                found.append(self._expression(instructions.write(goal, self.language, "train", rng), first))
         return found
 
     # --- the rest ------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class FlowConfig:
         sample_steps: midpoint steps from noise to chunk (two network calls each).
         pointing_weight: weight of the loss that teaches the first two slots where to look.
         yaw_weight: weight of the loss that teaches them how things lie; stills alone know that.
+        offset_weight: weight of the loss that teaches them how far off things are, likewise.
     """
 
     chunk: int = 16
@@ -48,6 +49,7 @@ class FlowConfig:
     sample_steps: int = 4
     pointing_weight: float = 1.0
     yaw_weight: float = 1.0
+    offset_weight: float = 1.0
 
 
 class FlowHead(nn.Module):
@@ -101,7 +103,7 @@ class FlowPolicy(nn.Module):
 
         Args:
             batch: as ``Normaliser.encode`` gives it, with ``actions`` (B, chunk, A), ``valid`` (B, chunk) and, where
-                known, ``points.{camera}`` and ``stills`` (see ``Trunk.grounding_loss``). Not changed. Random draws
+                known, ``points.{camera}`` and ``stills`` (see ``Trunk.grounding_losses``). Not changed. Random draws
                 come from torch's global generator.
         """
         context, pointing = self.trunk(batch)
@@ -120,9 +122,10 @@ class FlowPolicy(nn.Module):
             parts["pointing"] = float(points.detach())
             loss = loss + weight * points
         if "stills" in batch and weight > 0.0:
-            grounding, turned, scores = self.trunk.grounding_loss(batch["stills"])
-            parts |= {"grounding": float(grounding.detach()), "yaw": float(turned.detach()), **scores}
-            loss = loss + weight * grounding + self.config.yaw_weight * turned
+            losses, scores = self.trunk.grounding_losses(batch["stills"])
+            parts |= {name: float(value.detach()) for name, value in losses.items()} | scores
+            loss = loss + weight * losses["grounding"]
+            loss = loss + self.config.yaw_weight * losses["yaw"] + self.config.offset_weight * losses["offset"]
         return loss, parts
 
     @torch.no_grad()

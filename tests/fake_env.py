@@ -219,7 +219,15 @@ class DotEnv:
         """See ``vla.contracts.Env``: one for each dot."""
         english = self._language == "en"
         texts = {name: f"visit the {name} dot" if english else f"走到{CHINESE[name]}点" for name in self._dots}
-        return [ReferringExpression(text, self._points_of(name), self.yaws_of(name)) for name, text in texts.items()]
+        return [
+            ReferringExpression(text, self._points_of(name), self.yaws_of(name), self.offsets_of(name))
+            for name, text in texts.items()
+        ]
+
+    def offsets_of(self, name: str) -> np.ndarray:
+        """From the arm to a dot, on a plane, which is its own place; heights are not known."""
+        x, y = self._dots[name] - self._point
+        return np.array([x, y, math.nan] * 2, np.float32)
 
     @staticmethod
     def yaws_of(name: str) -> np.ndarray:

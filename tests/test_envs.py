@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import instructions, items, tidy_layout
+from envs import instructions, items, phrases, tidy_layout
 from envs.instructions import Goal
 from envs.tidy_desk import TidyDesk
 from vla import gl, perturb, registry
@@ -437,11 +437,13 @@ def test_expert_finds_a_grasp_beside_a_wall(desk: TidyDesk) -> None:
 
 
 def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> None:
-    inside, astray, held, tools, counts = 0, 0, 0, [], set()
+    inside, astray, held, close, tools, counts = 0, 0, 0, 0, [], set()
     for seed in range(24):
         desk.reset(seed=seed, options={"stage": "midway"})
         counts.add(len(desk.placed))
         tools.append(desk.tabletop.position)
+        nearest = float(np.linalg.norm((desk.positions - tools[-1])[:, :2], axis=1).min())
+        close += tools[-1][2] < 0.16 and nearest < 0.09 and desk.held is None
         inside += sum(desk.inside)
         held += desk.held is not None and desk.held == desk.target and desk.tabletop.gripper < 0.9
         astray += sum(
@@ -461,16 +463,29 @@ def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> Non
             assert symmetry == 0.0 or symmetry == np.float32(item.symmetry)
             receptacle = desk.receptacles[item.category]
             assert place == np.float32(receptacle.yaw) and place_symmetry == np.float32(receptacle.symmetry)
+            np.testing.assert_allclose(expression.offsets[:3], desk.positions[index] - desk.tabletop.position, atol=1e-6)
+            np.testing.assert_allclose(
+                (expression.offsets[3:] + desk.tabletop.position)[:2], receptacle.world(0.0, 0.0), atol=1e-6
+            )
             if desk.inside[index]:
                 apart = expression.points["scene"][:2] - expression.points["scene"][3:5]
                 assert np.linalg.norm(apart) < 0.25  # its receptacle is where it lies
-        for expression in found[len(desk.placed) :]:
-            goal = instructions.parse(expression.text)
-            assert goal is not None and goal.kind in ("all", "category")
+        goals = [instructions.parse(expression.text) for expression in found]
+        by_color = [expression for expression, goal in zip(found, goals, strict=True) if goal is None]
+        colors = [placed.item.color for placed in desk.placed]
+        alone = [index for index, color in enumerate(colors) if colors.count(color) == 1]
+        for index, expression in zip(alone, by_color, strict=True):
+            word = phrases.COLOR_WORDS[desk.language][colors[index]]
+            assert word in expression.text and desk.placed[index].item.noun not in expression.text
+            np.testing.assert_allclose(expression.points["scene"], desk._points_of(index)["scene"])
+        for expression, goal in list(zip(found, goals, strict=True))[len(desk.placed) :]:
+            if goal is None:
+                continue
+            assert goal.kind in ("all", "category")
             rest = [i for i, p in enumerate(desk.placed) if goal.category in ("", p.item.category)]
             places = [desk._points_of(i)["scene"] for i in rest if i == desk.held or not desk.inside[i]]
             assert any(np.allclose(expression.points["scene"], place) for place in places)
-    assert inside >= 6 and astray >= 3 and held >= 4 and counts == {2, 3, 4, 5}
+    assert inside >= 6 and astray >= 3 and held >= 4 and close >= 4 and counts == {2, 3, 4, 5}
     assert np.std(tools, axis=0)[:2].min() > 0.05 and min(tool[2] for tool in tools) > 0.05
     desk.reset(seed=3)
     assert not any(desk.inside)

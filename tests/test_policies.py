@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from vla import agent as agents
 from vla import registry
 from vla.contracts import BadObservationError, CameraSpec, EnvSpec, Observation, VlaError
-from vla.nn.resampler import pointing_accuracy, yaw_loss
+from vla.nn.resampler import offset_loss, pointing_accuracy, yaw_loss
 from vla.nn.vision import cell_centres
 from vla.normalise import Normaliser
 
@@ -83,6 +84,7 @@ def test_grounding_is_learned_from_stills(policy) -> None:
     there, here = [0.6, 0.6, 1.0] * 2, [-0.6, -0.4, 1.0] * 2
     stills |= {f"points.{camera.name}": torch.tensor([there, here]) for camera in SPEC.cameras}
     stills["yaws"] = torch.tensor([[0.6, torch.pi, 0.0, 0.0], [-0.3, torch.pi / 2, 1.2, torch.pi]])
+    stills["offsets"] = torch.tensor([[0.03, -0.01, -0.1, 0.2, 0.1, -0.1], [-0.02, 0.04, 0.0, *[torch.nan] * 3]])
     _, before = policy.loss({**encoded, "stills": stills})
     optimiser = torch.optim.AdamW(policy.parameter_groups(0.0), lr=3e-3)
     for _ in range(60):
@@ -92,9 +94,26 @@ def test_grounding_is_learned_from_stills(policy) -> None:
         optimiser.step()
     assert parts["grounding"] < before["grounding"] - 1.0
     with torch.no_grad():
-        _, turned, scores = policy.eval().trunk.grounding_loss(stills)
+        losses, scores = policy.eval().trunk.grounding_losses(stills)
     assert scores["grounding_accuracy"] == 1.0
-    assert turned < 0.2 * before["yaw"] and scores["yaw_error_deg"] < 8.0 < before["yaw_error_deg"]
+    assert losses["yaw"] < 0.2 * before["yaw"] and scores["yaw_error_deg"] < 8.0 < before["yaw_error_deg"]
+    assert losses["offset"] < 0.2 * before["offset"] and scores["offset_error_mm"] < 6.0 < before["offset_error_mm"]
+
+
+def test_offsets_are_read_in_millimetres_where_they_are_small() -> None:
+    offsets = torch.tensor([[0.01, -0.02, 0.3, 0.0, 0.4, -0.1]]).repeat(3, 1)
+    tokens = torch.zeros(3, 2, 8)
+    tokens[:, :, 4:7] = torch.asinh(offsets.view(3, 2, 3) / 0.02)
+    assert offset_loss(tokens, offsets) == (pytest.approx(0.0, abs=1e-6), pytest.approx(0.0, abs=1e-3))
+    tokens[0, 0, 4] = math.asinh(0.016 / 0.02)  # 6 mm beside
+    loss, error = offset_loss(tokens, offsets)
+    assert float(loss) > 0.01 and error == pytest.approx(2.0, abs=1e-3)
+    far = offsets + torch.tensor([0.1, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert offset_loss(tokens, far)[1] == 0.0, "only what is near is told in millimetres"
+    unknown = offsets.clone()
+    unknown[:, 0] = torch.nan
+    loss, error = offset_loss(tokens, unknown)
+    assert float(loss) == pytest.approx(0.0, abs=1e-6) and error == 0.0
 
 
 def test_a_yaw_counts_where_the_symmetry_leaves_it_alone() -> None:

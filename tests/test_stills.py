@@ -63,6 +63,17 @@ def test_yaws_belong_to_what_the_sentence_asks_for(build: Callable[..., Stills])
     assert batch["yaws"].any(dim=1).sum() > 20
 
 
+def test_offsets_belong_to_what_the_sentence_asks_for(build: Callable[..., Stills]) -> None:
+    batch, env = build(12).batch(np.arange(12), 3, np.random.default_rng(0)), DotEnv()
+    assert batch["offsets"].shape == (36, 6)
+    for i, (text, offsets) in enumerate(zip(batch["instruction"], batch["offsets"].numpy(), strict=True)):
+        if np.isfinite(offsets[:2]).all():  # the episode's own instruction comes without
+            env.reset(seed=episode_seed("stills", 0, i // 3), options={"stage": "midway"})
+            colour = next(name for name in COLOURS if name in text or f"{CHINESE[name]}点" in text)
+            np.testing.assert_array_equal(offsets, env.offsets_of(colour))
+    assert batch["offsets"][:, 0].isfinite().sum() > 20
+
+
 def test_randomized_scenes_are_other_scenes(build: Callable[..., Stills], tmp_path: Path) -> None:
     calm = build(12)
     spec, folder = DotEnv().env_spec, tmp_path / "varied"

@@ -203,7 +203,7 @@ class Expert(Protocol):
 
 @dataclass(frozen=True)
 class ReferringExpression:
-    """A sentence that asks for one thing in view, where the cameras show it, and how it lies.
+    """A sentence that asks for one thing in view, where the cameras show it, how it lies, and how far off it is.
 
     Attributes:
         text: e.g. ``put the red pen in the pen tray``.
@@ -211,11 +211,14 @@ class ReferringExpression:
         yaws: float32 (4,), rad: how far the item is turned about the vertical in the base frame, and the turn after
             which it looks the same, 2 pi where it has no symmetry; both again for its place. Where one is round, stands
             upright or is not known, the second number is 0.
+        offsets: float32 (6,), metres, base frame: from the end effector to the item's centre, and to its place. NaN
+            where it is not known.
     """
 
     text: str
     points: dict[str, np.ndarray]
     yaws: np.ndarray = field(default_factory=lambda: np.zeros(4, np.float32))
+    offsets: np.ndarray = field(default_factory=lambda: np.full(6, np.nan, np.float32))
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Stills: single scenes, rendered for learning what words mean: where in the images each thing is, and how it lies.
+"""Stills: single scenes, rendered for learning what words mean: where each thing is, and how it lies.
 
 A demonstration names a few things and takes a hundred frames over it. In its time an env renders some forty fresh
 scenes, and a sentence for each thing in them. They are made once, from a seed, and kept beside the frame cache:
@@ -20,7 +20,7 @@ from vla.contracts import EnvSpec, ReferringExpression, VlaError, episode_seed
 from vla.frames import gather, made_whole, mapped, reserve
 from vla.parallel import SlotPool, available_cpus
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _ROUND = 64  # scenes that a worker renders before it hands them over
 
 
@@ -34,6 +34,7 @@ class Stills:
         sentences: M strings.
         points: camera name to float32 (M, 6), see ``vla.contracts.Env.points``.
         yaws: float32 (M, 4), see ``vla.contracts.ReferringExpression``.
+        offsets: float32 (M, 6), likewise.
     """
 
     def __init__(self, root: Path, document: dict[str, Any]) -> None:
@@ -43,7 +44,7 @@ class Stills:
             self.frames = {name: mapped(root / f"frames.{name}.npy") for name in cameras}
             self.points = {name: np.load(root / f"points.{name}.npy") for name in cameras}
             self.state, self.bounds = np.load(root / "state.npy"), np.load(root / "bounds.npy")
-            self.yaws = np.load(root / "yaws.npy")
+            self.yaws, self.offsets = np.load(root / "yaws.npy"), np.load(root / "offsets.npy")
         except (OSError, ValueError, EOFError) as error:
             raise VlaError(f"the stills {root} are damaged: {error}") from error
 
@@ -110,7 +111,8 @@ class Stills:
 
         Returns:
             ``images.{camera}`` uint8 (B, H, W, 3), ``state`` float32 (B, S), ``instruction`` a list of B * R strings,
-            those of one scene side by side, ``points.{camera}`` float32 (B * R, 6) and ``yaws`` float32 (B * R, 4).
+            those of one scene side by side, ``points.{camera}`` float32 (B * R, 6), ``yaws`` float32 (B * R, 4) and
+            ``offsets`` float32 (B * R, 6).
         """
         import torch
 
@@ -123,6 +125,7 @@ class Stills:
         for name, points in self.points.items():
             batch[f"points.{name}"] = torch.from_numpy(points[picked])
         batch["yaws"] = torch.from_numpy(self.yaws[picked])
+        batch["offsets"] = torch.from_numpy(self.offsets[picked])
         return batch
 
     def _pick(self, row: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -150,7 +153,7 @@ class _Photographer:
 
     def shoot(self, seed: int, start: int, count: int) -> dict[str, Any]:
         """The scenes ``start`` to ``start + count``, as columns."""
-        columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": []}
+        columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": [], "offsets": []}
         for index in range(start, start + count):
             own = episode_seed("stills", seed, index)
             harder = perturb.drawn(self._axes, own)
@@ -164,6 +167,7 @@ class _Photographer:
             columns["sentences"] += [one.text for one in said]
             columns["said"].append(len(said))
             columns["yaws"] += [one.yaws for one in said]
+            columns["offsets"] += [one.offsets for one in said]
             for camera, image in seen.images.items():
                 columns.setdefault(f"frames.{camera}", []).append(image)
                 columns.setdefault(f"points.{camera}", []).extend(one.points[camera] for one in said)
@@ -176,6 +180,7 @@ class _Photographer:
         return (
             shot["sentences"] == stills.sentences[:said]
             and np.allclose(shot["yaws"], stills.yaws[:said], atol=1e-3)
+            and np.allclose(shot["offsets"], stills.offsets[:said], atol=1e-3, equal_nan=True)
             and all(
                 np.abs(shot[f"frames.{name}"][0].astype(int) - frames[0]).mean()
                 < 1.0  # renderers differ in the last bit
@@ -214,7 +219,8 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
         frames[camera.name] = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
         reserve(file)
     rounds = [(start, min(_ROUND, count - start)) for start in range(0, count, _ROUND)]
-    columns: dict[str, list[Any]] = {"state": [], "said": [], "yaws": [], **{f"points.{name}": [] for name in frames}}
+    kept = ("state", "said", "yaws", "offsets", *(f"points.{name}" for name in frames))
+    columns: dict[str, list[Any]] = {name: [] for name in kept}
     sentences: list[str] = []
     workers = min(available_cpus(), len(rounds))
     with (
@@ -235,7 +241,7 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
                     rows.append(shot[name])
                 sentences += shot["sentences"]
                 bar.advance(task, size)
-    for name in ("state", "yaws"):
+    for name in ("state", "yaws", "offsets"):
         np.save(root / f"{name}.npy", np.concatenate(columns[name]))
     np.save(root / "bounds.npy", np.concatenate([[0], np.cumsum(np.concatenate(columns["said"]))]))
     for name in frames:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vla.contracts import EnvSpec, VlaError
 from vla.nn.language import LanguageEncoder
-from vla.nn.resampler import Resampler, pointing_accuracy, pointing_loss, yaw_loss
+from vla.nn.resampler import Resampler, offset_loss, pointing_accuracy, pointing_loss, yaw_loss
 from vla.nn.transformer import feed_forward, fourier
 from vla.nn.vision import VisionEncoder
 
@@ -82,26 +82,30 @@ class Trunk(nn.Module):
         maps = [encode(batch[f"images.{name}"]) for name, encode in zip(self.cameras, self.vision, strict=True)]
         return maps, self.state(fourier(batch["state"], 2))
 
-    def grounding_loss(self, stills: dict) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """The pointing loss and the yaw loss on stills, each seen once and spoken of R times, and two scores.
+    def grounding_losses(self, stills: dict) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What stills teach, each seen once and spoken of R times: three losses by name, and three scores.
 
         Args:
             stills: what ``Normaliser.encode`` makes of ``vla.stills.Stills.batch``: B images and states, and B * R
-                sentences, points and yaws.
+                sentences, points, yaws and offsets.
 
         Returns:
-            both losses, and ``grounding_accuracy``, the share that points at the item (the first camera's peak is
-            within 1/16 of its image), and ``yaw_error_deg`` (see ``resampler.yaw_loss``).
+            the losses ``grounding`` (pointing), ``yaw`` and ``offset``; and ``grounding_accuracy``, the share that
+            points at the item (the first camera's peak is within 1/16 of its image), ``yaw_error_deg`` and
+            ``offset_error_mm`` (see ``resampler.yaw_loss`` and ``offset_loss``).
         """
         words, mask = self.language(stills["instruction"])
         maps, state = self._see(stills)
         state = state.repeat_interleave(len(words) // len(state), dim=0)
         slots, pointing = self.resampler(maps, words, mask, state)
-        loss = self.pointing_loss(pointing, stills)
-        assert loss is not None
+        tokens = self.norm(slots)
+        grounding = self.pointing_loss(pointing, stills)
+        assert grounding is not None
         accuracy = pointing_accuracy(pointing[-1][0].detach(), stills[f"points.{self.cameras[0]}"])
-        turned, error = yaw_loss(self.norm(slots), stills["yaws"])
-        return loss, turned, {"grounding_accuracy": accuracy, "yaw_error_deg": error}
+        yaw, yaw_error = yaw_loss(tokens, stills["yaws"])
+        offset, offset_error = offset_loss(tokens, stills["offsets"])
+        scores = {"grounding_accuracy": accuracy, "yaw_error_deg": yaw_error, "offset_error_mm": offset_error}
+        return {"grounding": grounding, "yaw": yaw, "offset": offset}, scores
 
     def pointing_loss(self, pointing: list[list[Tensor]], batch: dict) -> Tensor | None:
         """The mean over hops and cameras of ``resampler.pointing_loss``; None where the data has no points."""
