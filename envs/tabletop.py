@@ -191,7 +191,8 @@ class Tabletop:
     def pose_above_table(self, rng: np.random.Generator, near: tuple[float, float] | None = None) -> np.ndarray:
         """Joint positions (7,), rad, of an arm that points down from a random place 6 to 30 cm above the table.
 
-        With ``near``, x and y in metres, it is 5 to 15 cm high and less than 6 cm to the side of there.
+        With ``near``, x and y in metres, it is 5 to 15 cm high and less than 6 cm from there along each axis, where the
+        arm can be so.
         """
         low, high = np.array([0.30, -0.30, 0.06]), np.array([0.72, 0.30, 0.30])
         middle, spread = 0.0, 0.75
@@ -205,7 +206,7 @@ class Tabletop:
             self.controller.reset(q, 1.0)
             if (low <= self.controller.position).all() and (self.controller.position <= high).all():
                 return q
-        return self.pose_above_table(rng)  # the arm hardly reaches there
+        return self.pose_above_table(rng)
 
     def pose_off_home(self, strength: str, rng: np.random.Generator) -> np.ndarray:
         """The perturbation ``state``: joint positions (7,), rad, off the home pose by as much as ``_OFF_HOME`` says.

@@ -59,12 +59,12 @@ class TidyDesk(gymnasium.Env):
         stage: the stage of episodes whose reset options name none.
 
     ``reset`` options: ``split`` (``train`` or ``heldout``: shades, layouts and paraphrases), ``language`` (``en``,
-    ``zh`` or None for either), ``items`` (2 to 5, or None for 3), ``kind`` (``all``, ``category``, ``named`` or None),
-    ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it decides
-    language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is
-    anywhere above the desk, often close to an item, and holds one now and then, some items are in place, and some have
-    fallen into or onto receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of ``PERTURBATIONS`` to
-    strength; see ``vla.perturb``).
+    ``zh`` or None for either), ``items`` (2 to 5, or None for 3), ``kind`` (``all``, ``category``, ``named`` or
+    None), ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it
+    decides language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is anywhere above the
+    desk, often close to an item, and holds one now and then, some items are in place, and some have fallen into or
+    onto receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of
+    ``PERTURBATIONS`` to strength; see ``vla.perturb``).
     """
 
     safety_limits: ClassVar[dict[str, float]] = LIMITS

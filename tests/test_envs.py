@@ -463,10 +463,9 @@ def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> Non
             assert symmetry == 0.0 or symmetry == np.float32(item.symmetry)
             receptacle = desk.receptacles[item.category]
             assert place == np.float32(receptacle.yaw) and place_symmetry == np.float32(receptacle.symmetry)
-            np.testing.assert_allclose(expression.offsets[:3], desk.positions[index] - desk.tabletop.position, atol=1e-6)
-            np.testing.assert_allclose(
-                (expression.offsets[3:] + desk.tabletop.position)[:2], receptacle.world(0.0, 0.0), atol=1e-6
-            )
+            to_item, to_place = expression.offsets.reshape(2, 3) + desk.tabletop.position
+            np.testing.assert_allclose(to_item, desk.positions[index], atol=1e-6)
+            np.testing.assert_allclose(to_place[:2], receptacle.world(0.0, 0.0), atol=1e-6)
             if desk.inside[index]:
                 apart = expression.points["scene"][:2] - expression.points["scene"][3:5]
                 assert np.linalg.norm(apart) < 0.25  # its receptacle is where it lies

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import random
 import sys
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from vla import agent as agents
 from vla import registry
 from vla.contracts import BadObservationError, CameraSpec, EnvSpec, Observation, VlaError
+from vla.nn.language import tokenize, with_unknown_words
 from vla.nn.resampler import offset_loss, pointing_accuracy, yaw_loss
 from vla.nn.vision import cell_centres
 from vla.normalise import Normaliser
@@ -105,9 +107,9 @@ def test_offsets_are_read_in_millimetres_where_they_are_small() -> None:
     tokens = torch.zeros(3, 2, 8)
     tokens[:, :, 4:7] = torch.asinh(offsets.view(3, 2, 3) / 0.02)
     assert offset_loss(tokens, offsets) == (pytest.approx(0.0, abs=1e-6), pytest.approx(0.0, abs=1e-3))
-    tokens[0, 0, 4] = math.asinh(0.016 / 0.02)  # 6 mm beside
+    tokens[:2, 0, 4] = math.asinh(0.016 / 0.02)  # 6 mm beside
     loss, error = offset_loss(tokens, offsets)
-    assert float(loss) > 0.01 and error == pytest.approx(2.0, abs=1e-3)
+    assert float(loss) > 0.01 and error == pytest.approx(6.0, abs=1e-3)
     far = offsets + torch.tensor([0.1, 0.0, 0.0, 0.0, 0.0, 0.0])
     assert offset_loss(tokens, far)[1] == 0.0, "only what is near is told in millimetres"
     unknown = offsets.clone()
@@ -277,3 +279,31 @@ def test_a_bad_observation_is_refused(policy, tmp_path, change, message: str) ->
     change(seen)
     with pytest.raises(BadObservationError, match=message):
         made.act(seen)
+
+
+def test_less_noise_gives_chunks_that_differ_less() -> None:
+    torch.manual_seed(0)
+    policy = registry.load_policy("flow")(tiny_config("flow"), SPEC).eval()
+    torch.nn.init.normal_(policy.head.out.weight, std=0.2)
+    batch = raw_batch()
+    encoded = {key: value[:1] for key, value in normaliser(batch).encode(batch).items()}
+    spreads = []
+    for scale in (1.0, 0.5, 0.0):
+        policy.config = dataclasses.replace(policy.config, noise_scale=scale)
+        generator = torch.Generator().manual_seed(3)
+        noise = [torch.randn(1, policy.config.chunk, 3, generator=generator) for _ in range(6)]
+        spreads.append(float(torch.cat([policy.sample(encoded, one) for one in noise]).std(dim=0).mean()))
+    assert spreads[0] > 1.5 * spreads[1] > 0.0 == spreads[2]
+
+
+def test_words_that_mean_nothing_come_between_the_others() -> None:
+    rng, tokens = random.Random(0), tokenize("put the red pen in the tray", 4096)
+    mixed = [with_unknown_words(tokens, 4096, rng) for _ in range(400)]
+    longer = [one for one in mixed if len(one) > len(tokens)]
+    assert 80 < len(longer) < 200
+    for one in longer:
+        rest = iter(one)
+        assert all(token in rest for token in tokens), "the sentence's own words, in their order"
+        assert all(0 < gram < 4096 for token in one for gram in token)
+    full = tokenize("go " * 28, 4096)
+    assert all(with_unknown_words(full, 4096, rng) == full for _ in range(50)), "nothing is cut off for their sake"

@@ -2,8 +2,8 @@
 
 Tokens are English words and single Chinese characters. A token's embedding is the mean of the embeddings of its
 character n-grams, hashed into a fixed table (Bojanowski et al., "Enriching Word Vectors with Subword Information",
-2017), so a word that was never seen still resembles its relatives. Where it has none, it must not mislead: in training, words
-that mean nothing come in now and then.
+2017), so a word that was never seen still resembles its relatives. Where it has none, it must not mislead: in training,
+words that mean nothing are mixed in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vla.nn.transformer import Block
 _TOKEN = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]")
 _GRAMS = 10  # the most n-grams of one token
 _LENGTH = 28  # the most tokens of one sentence
-_STRANGERS, _AT_ONCE = 0.12, 4  # in training: the chance that unknown words come before a token, and the most of them
+_UNKNOWN_RATE, _UNKNOWN_RUN = 0.12, 4  # in training: the chance that unknown words precede a token, and how many may
 
 
 @lru_cache(maxsize=65536)
@@ -36,13 +36,13 @@ def tokenize(sentence: str, buckets: int) -> list[tuple[int, ...]]:
     return [_gram_ids(token, buckets) for token in _TOKEN.findall(sentence.lower())[:_LENGTH]] or [(0,)]
 
 
-def with_strangers(tokens: list[tuple[int, ...]], buckets: int, rng: random.Random) -> list[tuple[int, ...]]:
-    """The same tokens in the same order, and in every other sentence some that mean nothing between them."""
+def with_unknown_words(tokens: list[tuple[int, ...]], buckets: int, rng: random.Random) -> list[tuple[int, ...]]:
+    """The same tokens in the same order, and in every other sentence some random ones between them."""
     if rng.random() < 0.5:
         return tokens
     mixed: list[tuple[int, ...]] = []
     for token in [*tokens, None]:
-        for _ in range(rng.randint(1, _AT_ONCE) if rng.random() < _STRANGERS else 0):
+        for _ in range(rng.randint(1, _UNKNOWN_RUN) if rng.random() < _UNKNOWN_RATE else 0):
             mixed.append(tuple(rng.randrange(1, buckets) for _ in range(rng.randint(1, _GRAMS // 2))))
         if token is not None:
             mixed.append(token)
@@ -57,7 +57,7 @@ class LanguageEncoder(nn.Module):
         depth, heads: of the transformer over the tokens.
         buckets: rows of the n-gram table.
         dropout: share of the tokens that are hidden in training, so that no single word is relied on. 0 also leaves
-            out the words that mean nothing (``with_strangers``).
+            out the words that mean nothing (``with_unknown_words``).
     """
 
     def __init__(self, dim: int, depth: int = 2, heads: int = 4, buckets: int = 4096, dropout: float = 0.1) -> None:
@@ -97,7 +97,7 @@ class LanguageEncoder(nn.Module):
         tokens = [tokenize(sentence, self.buckets) for sentence in sentences]
         if self.training and self.dropout:
             rng = random.Random(int(torch.randint(2**31, ())))
-            tokens = [with_strangers(sentence, self.buckets, rng) for sentence in tokens]
+            tokens = [with_unknown_words(sentence, self.buckets, rng) for sentence in tokens]
         longest = max(map(len, tokens))
         device = self.position.device
         ids = torch.zeros(len(tokens), longest, _GRAMS, dtype=torch.long)
