@@ -27,6 +27,7 @@ from vla.contracts import (
     ExpertStep,
     MissingExtraError,
     Observation,
+    ReferringExpression,
     StepResult,
     VlaError,
 )
@@ -38,8 +39,9 @@ REFERENCE_PX = 480  # what LeRobot renders, whatever size it is asked for
 EPISODE_STEPS = {"lerobot": 500, "evo1": 400}
 STATE = ("hand_x [m]", "hand_y [m]", "hand_z [m]", "gripper [0..1]")
 ACTION = ("dx [cm]", "dy [cm]", "dz [cm]", "grip [-1..1]")
-_OPTIONS = ("split", "language", "task")
-_SPLITS = ("train", "heldout")
+_OPTIONS = ("split", "language", "task", "stage")
+_SPLITS, _STAGES = ("train", "heldout"), ("start", "midway")
+_WANDER_STEPS = 60  # the most steps that the hand has wandered in a midway scene
 _MISSING = "the env metaworld needs the package metaworld, which is not installed here: uv sync --extra metaworld"
 
 
@@ -65,7 +67,8 @@ class MetaWorld(gymnasium.Env):
 
     ``reset`` options: ``task`` (one task of those above; None lets ``seed % count`` choose, so that consecutive seeds
     go round all tasks in a fixed order), ``split`` (``train`` or ``heldout``: a label only, since every layout is drawn
-    from the seed, and the seeds of recording and evaluation never meet), ``language`` (``en``).
+    from the seed, and the seeds of recording and evaluation never meet), ``language`` (``en``), ``stage`` (``start``,
+    or ``midway``: the hand has wandered off, for scenes to look at and not to play; never stale).
 
     Raises:
         MissingExtraError: the package metaworld is not installed.
@@ -129,7 +132,10 @@ class MetaWorld(gymnasium.Env):
         mujoco.mj_resetData(self._sim.model, self._sim.data)  # or the last episode shows in the poses, by 0.1 µm
         self._sim.seed(seed)
         self.raw_state, _ = self._sim.reset()
-        if self.fresh:
+        midway = chosen["stage"] == "midway"
+        if midway:
+            self._wander(np.random.default_rng(seed))
+        if self.fresh or midway:
             # Poses alone: the physics goes on from exactly where the benchmark leaves it.
             mujoco.mj_kinematics(self._sim.model, self._sim.data)
             mujoco.mj_camlight(self._sim.model, self._sim.data)
@@ -141,9 +147,17 @@ class MetaWorld(gymnasium.Env):
             "category": self.task,
             "split": chosen["split"] or "train",
             "seed": seed,
-            "stale": not self.fresh,
+            "stale": not (self.fresh or midway),
         }
         return self._raw_observation(), info
+
+    def _wander(self, rng: np.random.Generator) -> None:
+        """Let the hand go some way towards a random place in its reach, with the gripper open or shut."""
+        steps, grip = int(rng.integers(1, _WANDER_STEPS + 1)), float(rng.choice((-1.0, 1.0)))
+        goal = rng.uniform(self._sim.mocap_low, self._sim.mocap_high)
+        for _ in range(steps):
+            way = np.clip(10.0 * (goal - self.raw_state[:3]), -1.0, 1.0)
+            self.raw_state = self._sim.step(np.append(way, grip))[0]
 
     def _check_options(self, options: dict[str, Any]) -> dict[str, Any]:
         unknown = sorted(set(options) - set(_OPTIONS))
@@ -152,6 +166,7 @@ class MetaWorld(gymnasium.Env):
         chosen = {name: options.get(name) for name in _OPTIONS}
         _require_one_of("split", chosen["split"] or "train", _SPLITS)
         _require_one_of("language", chosen["language"] or "en", ("en",))
+        _require_one_of("stage", chosen["stage"] or "start", _STAGES)
         task = chosen["task"]
         if task is not None and task not in self.tasks:
             if task in TASKS:
@@ -258,10 +273,17 @@ class MetaWorld(gymnasium.Env):
 
         What is to be moved is the task's first object, and the gripper in the two reach tasks.
         """
+        return {CAMERA: np.array([self._project(place) for place in self._places()], np.float32).ravel()}
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
         reaches = (self.task or "").startswith("reach")
         item = self._sim.tcp_center if reaches else self._sim._get_pos_objects()[:3]
-        places = (item, self._sim._target_pos)
-        return {CAMERA: np.array([self._project(place) for place in places], np.float32).ravel()}
+        return item, self._sim._target_pos
+
+    def referring_expressions(self) -> list[ReferringExpression]:
+        """The task's own sentence, and how far off what is to be moved and its goal are from the hand."""
+        offsets = np.concatenate([place - self.raw_state[:3] for place in self._places()]).astype(np.float32)
+        return [ReferringExpression(self.instruction, self.points(), offsets=offsets)]
 
     def _project(self, place: np.ndarray) -> tuple[float, float, float]:
         model, data = self._sim.model, self._sim.data

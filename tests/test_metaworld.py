@@ -238,6 +238,25 @@ def test_expert_succeeds(task: str, blind: None) -> None:
 
 
 @needs_package
+def test_midway_scenes_say_where_the_goal_is(reach: MetaWorld) -> None:
+    hands, goals = [], []
+    for seed in range(8):
+        _, info = reach.reset(seed=seed, options={"stage": "midway"})
+        assert not info["stale"]
+        (expression,) = reach.referring_expressions()
+        to_item, to_goal = expression.offsets.reshape(2, 3)
+        assert expression.text == reach.instruction and not expression.yaws.any()
+        np.testing.assert_array_equal(expression.points[CAMERA], reach.points()[CAMERA])
+        assert np.linalg.norm(to_item) < 0.06, "what reaches is the hand itself"
+        hands.append(reach.observe().state[:3])
+        goals.append(hands[-1] + to_goal)
+        reach.reset(seed=seed)
+        np.testing.assert_allclose(goals[-1], reach._sim._target_pos, atol=1e-6)
+        assert np.linalg.norm(hands[-1] - reach.observe().state[:3]) > 0.005
+    assert np.std(hands, axis=0).min() > 0.03 and np.std(goals, axis=0).min() > 0.01
+
+
+@needs_package
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -245,7 +264,8 @@ def test_expert_succeeds(task: str, blind: None) -> None:
         ({"task": "raech-v3"}, "the nearest are reach-v3"),
         ({"language": "zh"}, "language must be one of en"),
         ({"split": "test"}, "split must be one of train, heldout"),
-        ({"items": 2}, "no reset option 'items'; it has split, language, task"),
+        ({"items": 2}, "no reset option 'items'; it has split, language, task, stage"),
+        ({"stage": "end"}, "stage must be one of start, midway"),
     ],
 )
 def test_bad_options_say_what_is_wrong(reach: MetaWorld, options: dict[str, Any], message: str) -> None:
