@@ -16,7 +16,13 @@ def recipe() -> Recipe:
     Nobody has trained all fifty tasks yet: on a GPU, that is the command. A goal is a marker 12 pixels in area, and
     from 50 demonstrations a network remembers goals rather than look, so the trunk also learns from scenes of fresh
     goals (``vla.stills``) where in the picture they are and how far off; those are no demonstrations, and use the
-    simulator's knowledge in training alone.
+    simulator's knowledge in training alone. A rehearsal on one task takes 7 minutes on two CPU cores, one training
+    process for each, and ends at 66 % success on 50 unseen goals (52 to 78):
+
+    vla record --env metaworld:reach-v3 --env-option fresh=true --episodes 50 --out data/metaworld_reach
+    small="--optim.batch_size 48 --optim.steps 600 --optim.warmup_steps 50 --data.stills 6000 --data.stills_batch 48"
+    vla train metaworld_mt50 --env metaworld:reach-v3 --data data/metaworld_reach --out runs/metaworld_reach $small
+    vla eval --env metaworld:reach-v3 --agent runs/metaworld_reach --episodes 50
     """
     return Recipe(
         name="metaworld_mt50",
