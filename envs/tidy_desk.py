@@ -315,22 +315,24 @@ class TidyDesk(gymnasium.Env):
             return {camera.name: np.zeros(6, np.float32) for camera in self.env_spec.cameras}
         return self._points_of(self._target)
 
-    def _points_of(self, index: int) -> dict[str, np.ndarray]:
+    def _places_of(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where an item is and where it belongs, metres, each (3,)."""
         receptacle = self.receptacles[self.placed[index].item.category]
-        places = (self.positions[index], np.array([receptacle.x, receptacle.y, 0.0]))
+        return self.positions[index], np.array([receptacle.x, receptacle.y, 0.0])
+
+    def _points_of(self, index: int) -> dict[str, np.ndarray]:
+        places = self._places_of(index)
         cameras = [camera.name for camera in self.env_spec.cameras]
         seen = {name: [self.tabletop.project(name, place) for place in places] for name in cameras}
         return {name: np.array(values, np.float32).ravel() for name, values in seen.items()}
 
     def _expression(self, text: str, index: int) -> ReferringExpression:
         """A sentence that is about one item."""
-        item, tool = self.placed[index].item, self.tabletop.position
+        item = self.placed[index].item
         receptacle = self.receptacles[item.category]
-        yaws = (*item.lies(self.rotations[index]), receptacle.yaw, receptacle.symmetry)
-        offsets = (*(self.positions[index] - tool), *(np.array([receptacle.x, receptacle.y, 0.0]) - tool))
-        return ReferringExpression(
-            text, self._points_of(index), np.array(yaws, np.float32), np.array(offsets, np.float32)
-        )
+        yaws = np.array([*item.lies(self.rotations[index]), receptacle.yaw, receptacle.symmetry], np.float32)
+        offsets = np.concatenate([place - self.tabletop.position for place in self._places_of(index)])
+        return ReferringExpression(text, self._points_of(index), yaws, offsets.astype(np.float32))
 
     def referring_expressions(self) -> list[ReferringExpression]:
         """Plain sentences for each item on the desk, in place or not, and for each category and the whole desk.
