@@ -78,9 +78,12 @@ def test_randomized_scenes_are_other_scenes(build: Callable[..., Stills], tmp_pa
     calm = build(12)
     spec, folder = DotEnv().env_spec, tmp_path / "varied"
     varied = Stills.build(ENV, spec, 12, 0, folder, progress=False, randomize=("state", "noise"))
+    drawn = [perturb.drawn(("state", "noise"), episode_seed("stills", 0, i)) for i in range(12)]
+    assert {len(axes) for axes in drawn} == {0, 1, 2}
     apart = (varied.state != calm.state).any(axis=1)
-    wanted = [bool(perturb.drawn(("state",), episode_seed("stills", 0, i))) for i in range(12)]
-    assert apart.tolist() == wanted and 0 < sum(wanted) < 12
+    assert apart.tolist() == [bool(axes) for axes in drawn]
+    for now, then, axes in zip(varied.frames["wrist"], calm.frames["wrist"], drawn, strict=True):
+        assert ((now != then).mean() > 0.5) == ("noise" in axes)  # in every pixel, not in a dot's alone
     with pytest.raises(VlaError, match="cannot do the perturbation 'camera'"):
         Stills.build(ENV, spec, 12, 0, folder, progress=False, randomize=("camera",))
 

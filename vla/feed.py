@@ -68,8 +68,8 @@ class Feed:
             self._add_corrections(chunk)
         self._stills: Stills | None = None
         if data.stills:
-            folder = data_dir / ".cache" / "stills"
             varied = data.stills_randomize
+            folder = data_dir / ".cache" / ("stills_varied" if varied else "stills")
             self._stills = Stills.build(recipe.env, self.cache.spec, data.stills, recipe.seed, folder, randomize=varied)
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
 

@@ -19,6 +19,7 @@ from vla import perturb
 from vla.contracts import EnvSpec, ReferringExpression, VlaError, episode_seed
 from vla.frames import gather, made_whole, mapped, reserve
 from vla.parallel import SlotPool, available_cpus
+from vla.sensors import NoisySensors
 
 FORMAT_VERSION = 3
 _ROUND = 64  # scenes that a worker renders before it hands them over
@@ -139,9 +140,8 @@ class _Photographer:
     def __init__(self, env: str, randomize: tuple[str, ...] = ()) -> None:
         from vla.registry import load_env, make_env
 
-        axes = perturb.for_reset(dict.fromkeys(randomize, "medium"))
-        perturb.require(axes, perturb.for_training(load_env(env)), f"env {env}")
-        self._axes = tuple(axes)
+        perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(load_env(env)), f"env {env}")
+        self._axes = randomize
         self._name, self._env = env, cast(Any, make_env(env))  # referring_expressions is an extra of the contract
 
     def require(self, spec: EnvSpec) -> None:
@@ -156,9 +156,12 @@ class _Photographer:
         columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": [], "offsets": []}
         for index in range(start, start + count):
             own = episode_seed("stills", seed, index)
-            harder = perturb.drawn(self._axes, own)
+            drawn = perturb.drawn(self._axes, own)
+            harder = perturb.for_reset(drawn)
             self._env.reset(seed=own, options={"stage": "midway"} | ({"perturb": harder} if harder else {}))
             seen = self._env.observe()
+            if "noise" in drawn:
+                seen = NoisySensors(self._env.env_spec, drawn["noise"], own)(seen)
             said = self._env.referring_expressions()
             points = self._env.points()
             if any(values.any() for values in points.values()):  # the instruction itself, unless all is done
