@@ -21,6 +21,7 @@ from vla.record import SHARDS, RecordSettings, RecordSummary, record
 from vla.registry import tasks_of
 from vla.repeat import compare_episodes, read_recording
 from vla.stats import Rate, rate_of
+from vla.stills import Stills
 
 ENV = "tests.test_tasks:TaskDots"
 TASKS = ("red", "green", "blue")
@@ -48,6 +49,13 @@ class TaskDots(DotEnv):
 def test_a_plan_without_tasks_is_the_first_episodes() -> None:
     assert Quota(4).plan({0: False, 2: True, 9: True}) == ([0, 2], [1, 3])
     assert Quota(4).options(3) == {} and Quota(4).unfilled({0: False}) == {}
+
+
+def test_stills_show_each_task_in_its_turn(tmp_path: Path) -> None:
+    stills = Stills.build(ENV, TaskDots().env_spec, 6, 0, tmp_path, progress=False)
+    for scene in range(6):
+        said = stills.sentences[stills.bounds[scene] : stills.bounds[scene + 1]]
+        assert f"visit the {TASKS[scene // 2]} dot" in said and len(set(said)) == len(said)
 
 
 def test_a_plan_with_tasks_fills_each_of_them() -> None:

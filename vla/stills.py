@@ -81,7 +81,7 @@ class Stills:
         identity = {"env": env, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
         if randomize:
             identity["randomize"] = sorted(randomize)
-        photographer = _Photographer(env, tuple(randomize))
+        photographer = _Photographer(env, count, tuple(randomize))
         try:
             photographer.require(spec)
             found = _open(root, identity)
@@ -135,13 +135,13 @@ class Stills:
 
 
 class _Photographer:
-    """Renders scenes of one env. Lives in a worker."""
+    """Renders the ``total`` scenes of one env. Lives in a worker."""
 
-    def __init__(self, env: str, randomize: tuple[str, ...] = ()) -> None:
+    def __init__(self, env: str, total: int, randomize: tuple[str, ...] = ()) -> None:
         from vla.registry import load_env, make_env
 
         perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(load_env(env)), f"env {env}")
-        self._axes = randomize
+        self._axes, self._total = randomize, total
         self._name, self._env = env, cast(Any, make_env(env))  # referring_expressions is an extra of the contract
 
     def require(self, spec: EnvSpec) -> None:
@@ -154,17 +154,22 @@ class _Photographer:
     def shoot(self, seed: int, start: int, count: int) -> dict[str, Any]:
         """The scenes ``start`` to ``start + count``, as columns."""
         columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": [], "offsets": []}
+        tasks = getattr(self._env, "tasks", ())
         for index in range(start, start + count):
             own = episode_seed("stills", seed, index)
             drawn = perturb.drawn(self._axes, own)
             harder = perturb.for_reset(drawn)
-            self._env.reset(seed=own, options={"stage": "midway"} | ({"perturb": harder} if harder else {}))
+            options = {"stage": "midway"} | ({"perturb": harder} if harder else {})
+            if tasks:  # one after the other, and as many scenes of each: changing the task is costly
+                options["task"] = tasks[index * len(tasks) // self._total]
+            self._env.reset(seed=own, options=options)
             seen = self._env.observe()
             if "noise" in drawn:
                 seen = NoisySensors(self._env.env_spec, drawn["noise"], own)(seen)
             said = self._env.referring_expressions()
             points = self._env.points()
-            if any(values.any() for values in points.values()):  # the instruction itself, unless all is done
+            known = {one.text for one in said}
+            if seen.instruction not in known and any(values.any() for values in points.values()):  # unless all is done
                 said.append(ReferringExpression(seen.instruction, points))
             columns["state"].append(seen.state)
             columns["sentences"] += [one.text for one in said]
@@ -229,7 +234,7 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
     with (
         Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), disable=not progress) as bar,
         SlotPool(
-            partial(_Photographer, identity["env"], tuple(identity.get("randomize", ()))), workers, workers
+            partial(_Photographer, identity["env"], count, tuple(identity.get("randomize", ()))), workers, workers
         ) as pool,
     ):
         task = bar.add_task("rendering stills", total=count)
