@@ -21,6 +21,7 @@ def recipe() -> Recipe:
         base,
         name="tidy_desk_robust",
         init="runs/tidy_desk_polished",
+        init_share=0.5,
         data=replace(base.data, corrections=further, corrections_share=0.7, stills_randomize=axes),
         optim=OptimConfig(steps=2600, batch_size=48, log_every=50, lr=8e-4, weight_decay=0.05, warmup_steps=100),
     )

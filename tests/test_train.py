@@ -192,7 +192,7 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     if recipe.data.stills:
         words += ["--data.stills=8", "--data.stills_batch=2"]
     if recipe.init:  # the agent and the corrections are yet to be made
-        words += ["--init=", "--data.corrections="]
+        words += ["--init=", "--init_share=0", "--data.corrections="]
     recipe = with_overrides(recipe, words)
     whole, stop = tmp_path / "whole", StopAt(1)
     both = StopAt()
@@ -282,6 +282,29 @@ def test_a_run_starts_from_an_agent(data: Path, tmp_path: Path, monkeypatch: pyt
     assert after.provenance["init"]["hash"] == before.hash
     with pytest.raises(VlaError, match="another config"):
         train(tiny(*words, "--policy.width=9"), data, tmp_path / "third")
+
+
+def test_an_agent_may_stay_near_the_one_it_came_from(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vla.agent._PACKAGES", ("policies", "tests"))
+    first = load(train(tiny(), data, tmp_path / "first").agent_dir, "cpu").policy.state_dict()
+    words = (f"--init={tmp_path / 'first'}", "--seed=5")
+    whole, mixed = (
+        load(train(tiny(*words, f"--init_share={share}"), data, tmp_path / str(share)).agent_dir, "cpu")
+        for share in (0.0, 0.25)
+    )
+    names = [name for name, tensor in first.items() if tensor.is_floating_point()]
+    way, gone = (
+        torch.cat([(agent.policy.state_dict()[name] - first[name]).ravel() for name in names])
+        for agent in (whole, mixed)
+    )
+    assert float(gone @ way / (way @ way)) == pytest.approx(0.75, abs=0.02)  # weights are kept in bf16
+    assert float((gone - 0.75 * way).norm() / way.norm()) < 0.2
+    assert mixed.replay_golden_trace() < 1e-5
+    for bad in (("--init_share=0.5",), (*words, "--init_share=1")):
+        with pytest.raises(VlaError, match="init_share"):
+            train(tiny(*bad), data, tmp_path / "bad")
 
 
 def test_seed_changes_the_run(data: Path, tmp_path: Path) -> None:

@@ -100,6 +100,9 @@ class Recipe:
         policy: the policy's name in the registry.
         policy_config: the policy's own frozen config dataclass; ``--policy.FIELD`` overrides it.
         init: the agent, by name or folder, whose weights and statistics the run starts from; empty for fresh ones.
+        init_share: how much of ``init`` there is in the agent that is written, 0 to 1: 0.5 is half way between the
+            weights that the run started from and those that it came to. It keeps what ``init`` could do beside what
+            the run taught (WiSE-FT; Wortsman et al., 2022).
         seed: seeds the weights, the order of the samples and every random draw.
     """
 
@@ -111,6 +114,7 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     validate: ValidateConfig = field(default_factory=ValidateConfig)
     init: str = ""
+    init_share: float = 0.0
     seed: int = 0
 
 

@@ -97,6 +97,9 @@ class _Run:
 
         self.recipe, self.out_dir, self.command = recipe, out_dir, command
         self.ancestor: dict[str, Any] = {}
+        self.initial: dict[str, torch.Tensor] = {}
+        if not 0 <= recipe.init_share < 1 or (recipe.init_share and not recipe.init):
+            raise VlaError(f"--init_share {recipe.init_share} must be from 0 to below 1, and 0 without --init")
         self.commit = provenance.commit()  # of the code that runs, whatever is checked out when the run ends
         optim = recipe.optim
         # Rank 0 alone validates in closed loop, so the others may have to wait for long.
@@ -140,7 +143,8 @@ class _Run:
         agent.spec.require(self.spec, f"agent {self.recipe.init}", "the dataset")
         if agent.config != self.recipe.policy_config:
             raise VlaError(f"agent {self.recipe.init} has another config:\n{agent.config}\n{self.recipe.policy_config}")
-        self.policy.load_state_dict(agent.policy.state_dict())
+        self.initial = agent.policy.state_dict()
+        self.policy.load_state_dict(self.initial)
         self.normaliser, self.ancestor = agent.normaliser, agent.provenance | {"hash": agent.hash}
 
     # ------------------------------------------------------------------ the loop
@@ -334,6 +338,10 @@ class _Run:
         """A copy of the policy with its averaged weights, as the agent that would ship now."""
         with self._averaged():
             policy = copy.deepcopy(self.policy)
+            if self.recipe.init_share:
+                for name, tensor in policy.state_dict().items():
+                    if tensor.is_floating_point():
+                        tensor.lerp_(self.initial[name], self.recipe.init_share)
         return Agent(policy, self.normaliser, self.spec, self.recipe.policy, self._provenance(), self.recipe.name)
 
     def _golden(self) -> Observation:
