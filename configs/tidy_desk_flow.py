@@ -14,8 +14,8 @@ def recipe() -> Recipe:
         export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1
         torchrun --standalone --nproc_per_node 2 -m vla.cli train tidy_desk_flow
 
-    Then go on with tidy_desk_corrected, tidy_desk_finetuned, tidy_desk_oriented and tidy_desk_polished, which has the
-    figures.
+    Then go on with tidy_desk_corrected, tidy_desk_finetuned, tidy_desk_oriented, tidy_desk_polished and
+    tidy_desk_robust, which has the figures.
     """
     return Recipe(
         name="tidy_desk_flow",

@@ -1,4 +1,4 @@
-"""The agent that ships, last part: stills taken from close by, which say how far off things are."""
+"""The agent that ships, fifth part: stills taken from close by, which say how far off things are."""
 
 from dataclasses import replace
 
