@@ -53,7 +53,8 @@ class MetaWorld(gymnasium.Env):
     the desk's, actions are displacements: that is the benchmark's own action space. Frame: Meta-World's, z up.
 
     Args:
-        task: a task such as ``reach-v3``, a tier (``easy``, ``medium``, ``hard``, ``very_hard``), or ``all``.
+        task: a task such as ``reach-v3``, a tier (``easy``, ``medium``, ``hard``, ``very_hard``), ``all``, or several
+            of these with commas between them.
         cameras_px: width and height of the image, pixels. LeRobot always renders 480 and leaves scaling to the policy.
         render: ``fast``: at ``cameras_px``, without shadow map, multisampling and reflection. The arm's soft shadow is
             gone, edges are hard, and lit surfaces are darker (8 of 255 on average over the picture): train and measure
@@ -83,7 +84,7 @@ class MetaWorld(gymnasium.Env):
     def __init__(
         self,
         task: str = "all",
-        cameras_px: int = 128,
+        cameras_px: int = 224,
         render: str = "fast",
         protocol: str = "lerobot",
         fresh: bool = False,
@@ -324,15 +325,15 @@ class ScriptedPolicy:
         return ExpertStep(np.clip(action, -1, 1).astype(np.float32), self._env.instruction)
 
 
-def _tasks_of(name: str) -> tuple[str, ...]:
-    """The tasks that ``all``, a tier or a task stands for. Raises VlaError, with the nearest names, for another."""
-    if name == "all":
-        return TASKS
-    if name in TIERS:
-        return tuple(INSTRUCTIONS[name])
-    if name in TASKS:
-        return (name,)
-    raise _unknown_task(name, (*TASKS, *TIERS, "all"))
+def _tasks_of(names: str) -> tuple[str, ...]:
+    """The tasks that the names stand for, each once. Raises VlaError, with the nearest names, for an unknown one."""
+    groups = {"all": TASKS} | {tier: tuple(tasks) for tier, tasks in INSTRUCTIONS.items()} | {t: (t,) for t in TASKS}
+    chosen: dict[str, None] = {}
+    for name in names.split(","):
+        if name not in groups:
+            raise _unknown_task(name, tuple(groups))
+        chosen |= dict.fromkeys(groups[name])
+    return tuple(chosen)
 
 
 def _unknown_task(name: str, known: tuple[str, ...]) -> VlaError:

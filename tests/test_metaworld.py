@@ -75,6 +75,14 @@ def test_unknown_task_lists_the_nearest(task: str, message: str) -> None:
         registry.make_env(f"metaworld:{task}")
 
 
+@needs_package
+def test_several_tasks_and_tiers_are_one_env_with_each_task_once() -> None:
+    made = MetaWorld("stick-push-v3,hard,push-v3")
+    assert made.tasks == ("stick-push-v3", *INSTRUCTIONS["hard"])
+    with pytest.raises(VlaError, match=r"no task 'reach'; the nearest are .*reach-v3"):
+        MetaWorld("push-v3,reach")
+
+
 def test_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "metaworld" else find(name))

@@ -143,8 +143,10 @@ class _Run:
         agent.spec.require(self.spec, f"agent {self.recipe.init}", "the dataset")
         if agent.config != self.recipe.policy_config:
             raise VlaError(f"agent {self.recipe.init} has another config:\n{agent.config}\n{self.recipe.policy_config}")
-        self.initial = agent.policy.state_dict()
-        self.policy.load_state_dict(self.initial)
+        weights = agent.policy.state_dict()
+        self.policy.load_state_dict(weights)
+        if self.recipe.init_share:
+            self.initial = weights
         self.normaliser, self.ancestor = agent.normaliser, agent.provenance | {"hash": agent.hash}
 
     # ------------------------------------------------------------------ the loop

@@ -3,6 +3,10 @@
     vla record --env tidy_desk --kind named --episodes 1000 --noise 0.03 --out data/named
     python -m tests.benchmarks.bench_peers --data data/named --out runs/peers [--minutes 30] [--episodes 50]
 
+    tasks=metaworld:reach-v3,door-open-v3,coffee-push-v3
+    vla record --env $tasks --env-option fresh=true --episodes 50 --out data/three
+    python -m tests.benchmarks.bench_peers --env $tasks --data data/three --out runs/peers_three
+
 All see the same windows of the same recorded data in the same batches, with parameter counts within 10 % of each
 other (LeRobot's smallest, one ResNet-18 without pretrained weights for both cameras, sets the floor), on the same
 threads, for the same time; learning rates fall by the cosine of the time that is left. Then all play the same held-out
@@ -26,7 +30,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,7 @@ from vla.contracts import EnvSpec, Observation, VlaError, episode_seed
 from vla.ema import Ema
 from vla.frames import FrameCache, Windows
 from vla.lerobot_policy import LeRobotPolicy
+from vla.nn.trunk import TrunkConfig
 from vla.provenance import machine, write_atomically
 from vla.rollout import Actor, EpisodeRequest, run_episodes
 from vla.sampling import SampleOrder, fit_normaliser
@@ -63,7 +67,10 @@ class Ours:
 
     def __init__(self, windows: Windows, spec: EnvSpec, device: torch.device) -> None:
         self.normaliser, self.spec = fit_normaliser(windows).to(device), spec
-        sizes = (replace(FlowConfig(), chunk=CHUNK, dim=dim) for dim in range(128, 1024, 32))
+        trunk = TrunkConfig()
+        if len(trunk.pixels) != len(spec.cameras):
+            trunk = TrunkConfig(pixels=tuple(camera.height for camera in spec.cameras))
+        sizes = (FlowConfig(chunk=CHUNK, trunk=trunk, dim=dim) for dim in range(128, 1024, 32))
         self.module = nearest(FlowPolicy(config, spec) for config in sizes).to(device)
         self.optimizer = torch.optim.AdamW(self.module.parameter_groups(0.05), lr=LEARNING_RATES["flow"], fused=True)
         self.ema = Ema(self.module, 0.999)
@@ -239,7 +246,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     options = {"split": "heldout", **({"kind": args.kind} if args.kind else {})}
     requests = [EpisodeRequest(i, episode_seed("evaluate", 0, i), options) for i in range(args.episodes)]
     actor = policy.actor(args.out / name / "policy", golden)
-    results = run_episodes(cache.spec.name, actor, requests, workers=args.workers)
+    results = run_episodes(args.env or cache.spec.name, actor, requests, workers=args.workers)
     found["success"] = rate_of([result.success for result in results]).to_dict()
     found["progress"] = float(np.mean([result.progress for result in results]))
     return found
@@ -268,6 +275,7 @@ def table(found: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Train, time and play all policies, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="", help="where they play (the env that was recorded)")
     parser.add_argument("--data", type=Path, required=True, help="a dataset by vla record")
     parser.add_argument("--out", type=Path, required=True, help="where policies and results are kept")
     parser.add_argument("--policies", default=",".join(LEARNING_RATES))
