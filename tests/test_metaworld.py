@@ -18,6 +18,7 @@ from envs.metaworld_tasks import INSTRUCTIONS, TASKS, TIERS, instruction_of, tie
 from vla import registry
 from vla.contracts import MissingExtraError, VlaError, episode_seed
 from vla.dataset import Recorded
+from vla.demonstrate import noisy_dims, play_episode
 from vla.record import RecordSettings, record
 from vla.replay import replay
 
@@ -300,8 +301,24 @@ def test_recording_goes_round_the_tasks_and_replays(tmp_path: Path, blind: None)
     assert {facts["category"] for facts in recorded.episodes} == set(INSTRUCTIONS["very_hard"])
     assert recorded.spec.dt == 0.0125 and recorded.spec.cameras[0].width == 16
     assert all(row["same"] for row in replay(tmp_path))
-    with pytest.raises(VlaError, match="--noise moves what the spec lists as relative"):
-        record(replace(settings, noise=0.1), show=False)
+
+
+@needs_package
+def test_noise_pushes_the_hand_and_leaves_the_gripper_alone(reach: MetaWorld, blind: None) -> None:
+    arrays = play_episode(reach, 3, {}, noise=0.02).arrays
+    pushed = arrays["executed"] - arrays["action"]
+    assert (np.abs(pushed[:, :3]).max(axis=0) > 0.1).all() and not pushed[:, 3].any()
+    assert reach.play(np.zeros(4)).info["success"], "the expert sees where it was pushed"
+
+
+@needs_package
+def test_noise_is_in_metres_whatever_actions_are_in() -> None:
+    spec = MetaWorld("reach-v3").env_spec
+    dims, per_metre = noisy_dims(spec)
+    assert dims == [0, 1, 2] and per_metre.tolist() == [100.0] * 3
+    dims, per_metre = noisy_dims(replace(spec, relative=((1, 0),)))
+    assert dims == [1] and per_metre.tolist() == [1.0], "where the spec lists what is relative, that"
+    assert noisy_dims(replace(spec, action=("torque [N m]", "grip [-1..1]")))[0] == []
 
 
 @needs_package

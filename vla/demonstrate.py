@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vla.contracts import Env, Observation
+from vla.contracts import Env, EnvSpec, Observation
 from vla.episodes import Episode
 
 STEPS_AFTER_SUCCESS = 3  # so that the data shows the arm leaving what it has done
@@ -35,7 +35,7 @@ def play_episode(
     """Let the env's expert play one episode, with noise on what it does, or in turns with an agent.
 
     The recorded ``action`` is what the expert wanted; ``executed`` is that plus noise on the action dimensions
-    that the spec lists as relative. The expert sees where the noise has led, so that the data shows corrections.
+    that are places (``noisy_dims``). The expert sees where the noise has led, so that the data shows corrections.
 
     Args:
         env: the env; it is reset.
@@ -50,8 +50,8 @@ def play_episode(
     expert = env.expert()
     rng = np.random.default_rng([seed, 0])
     sigma, burst = noise * float(rng.random()), False
-    drift: np.ndarray = np.zeros(len(spec.relative))
-    noisy = [action for action, _ in spec.relative]
+    noisy, per_metre = noisy_dims(spec)
+    drift: np.ndarray = np.zeros(len(noisy))
     turns = Turns(agent, np.random.default_rng([seed, 2]))
     rows: dict[str, list[Any]] = {}
     texts: list[str] = []
@@ -70,7 +70,7 @@ def play_episode(
         else:
             drift = CALM_MEMORY * drift
         executed = clean.copy() if answer is None else answer.astype(np.float32)
-        executed[noisy] += drift.astype(np.float32)
+        executed[noisy] += (per_metre * drift).astype(np.float32)
         row = {"state": seen.state, "action": clean, "executed": executed, "progress": progress}
         row["by_expert"] = float(answer is None)
         row |= {f"points.{camera}": point for camera, point in env.points().items()}
@@ -91,6 +91,18 @@ def play_episode(
     images = {c.name: np.stack(rows.pop(f"images.{c.name}")) for c in spec.cameras}
     arrays = {name: np.asarray(values, dtype=np.float32) for name, values in rows.items()}
     return Episode(facts, arrays, texts, images)
+
+
+def noisy_dims(spec: EnvSpec) -> tuple[list[int], np.ndarray]:
+    """Which action dimensions noise is added to, and how many of their units a metre is.
+
+    Those that the spec lists as relative; where it lists none, since actions are displacements, all lengths.
+    """
+    units = {"[m]": 1.0, "[cm]": 100.0}
+    lengths = {i: units[name.split()[-1]] for i, name in enumerate(spec.action) if name.split()[-1] in units}
+    if spec.relative:
+        return [action for action, _ in spec.relative], np.ones(len(spec.relative))
+    return list(lengths), np.array(list(lengths.values()))
 
 
 class Turns:

@@ -27,7 +27,7 @@ import numpy as np
 from vla import perturb
 from vla.contracts import Env, EnvSpec, VlaError, episode_seed
 from vla.dataset import VLA_JSON, Recorded, frames_per_second
-from vla.demonstrate import play_episode
+from vla.demonstrate import noisy_dims, play_episode
 from vla.episodes import Episode, Shard, write_shard
 from vla.quota import Quota
 from vla.registry import load_env, spec_of, tasks_of
@@ -148,8 +148,8 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
         perturb.for_training(load_env(settings.env)),
         f"vla record --env {settings.env}",
     )
-    if settings.noise and not spec.relative:
-        raise VlaError(f"--noise moves what the spec lists as relative, and the env {settings.env} lists nothing")
+    if settings.noise and not noisy_dims(spec)[0]:
+        raise VlaError(f"--noise moves actions that are lengths, and the env {settings.env} has none")
     folder = _claim(settings, spec)
     shards = dict(_finished(folder))
     quota = Quota(settings.episodes, tasks_of(settings.env, settings.env_options))
