@@ -33,6 +33,8 @@ class FlowConfig:
         sample_steps: midpoint steps from noise to chunk (two network calls each).
         noise_scale: standard deviation of the noise that a chunk begins as; training has 1. Less of it gives likelier
             chunks and steadier grasps, 0 always the same chunk.
+        insulated: whether the flow loss leaves the trunk alone, so that it learns from points and stills only and
+            cannot learn the demonstrations by heart ("Knowledge insulating VLAs", Driess et al., 2025).
         pointing_weight: weight of the loss that teaches the first two slots where to look.
         yaw_weight: weight of the loss that teaches them how things lie; stills alone know that.
         offset_weight: weight of the loss that teaches them how far off things are, likewise.
@@ -50,6 +52,7 @@ class FlowConfig:
     time_beta: float = 2.0
     sample_steps: int = 4
     noise_scale: float = 0.5
+    insulated: bool = False
     pointing_weight: float = 1.0
     yaw_weight: float = 1.0
     offset_weight: float = 1.0
@@ -110,6 +113,8 @@ class FlowPolicy(nn.Module):
                 come from torch's global generator.
         """
         context, pointing = self.trunk(batch)
+        if self.config.insulated:
+            context = context.detach()
         draws = self.config.draws
         actions = batch["actions"].repeat_interleave(draws, dim=0)
         valid = batch["valid"].repeat_interleave(draws, dim=0).to(actions)

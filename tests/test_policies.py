@@ -15,7 +15,7 @@ from vla import registry
 from vla.contracts import BadObservationError, CameraSpec, EnvSpec, Observation, VlaError
 from vla.nn.language import tokenize, with_unknown_words
 from vla.nn.resampler import offset_loss, pointing_accuracy, yaw_loss
-from vla.nn.vision import cell_centres
+from vla.nn.vision import Glimpse, cell_centres
 from vla.normalise import Normaliser
 
 SPEC = EnvSpec(
@@ -32,7 +32,7 @@ SPEC = EnvSpec(
 def tiny_config(name: str):
     module = sys.modules[registry.load_policy(name).__module__]
     config = module.CONFIG()
-    trunk = dataclasses.replace(config.trunk, vision="test_resnet", pixels=(64, 32), map_dim=16)
+    trunk = dataclasses.replace(config.trunk, vision="test_resnet", pixels=(64, 32), map_dim=16, glimpse=8)
     return dataclasses.replace(config, trunk=trunk, dim=32, depth=2)
 
 
@@ -138,6 +138,32 @@ def test_pointing_accuracy_counts_visible_items_within_reach() -> None:
     right, wrong, hidden = [*peaks[9].tolist(), 1.0], [*peaks[12].tolist(), 1.0], [*peaks[12].tolist(), 0.0]
     points = torch.tensor([[*row, 0.0, 0.0, 1.0] for row in (right, wrong, hidden, right)])
     assert pointing_accuracy(logits, points) == pytest.approx(2 / 3)
+
+
+def test_a_glimpse_sees_the_pixels_around_its_place_and_no_others() -> None:
+    glimpse = Glimpse(8, dim=5)
+    glimpse.see = glimpse.out = torch.nn.Identity()
+    image = torch.rand(2, 3, 32, 48)
+    places = torch.tensor([(24, 16), (12, 10), (24, 4), (48, 32)]) / torch.tensor([24, 16]) - 1.0  # pixels to -1..1
+    seen = glimpse(image, places.view(2, 2, 2)).reshape(2, 2, 3, 8, 8)
+    assert torch.allclose(seen[0, 0], image[0, :, 12:20, 20:28], atol=1e-5)
+    assert torch.allclose(seen[0, 1], image[0, :, 6:14, 8:16], atol=1e-5)
+    assert torch.allclose(seen[1, 0], image[1, :, 0:8, 20:28], atol=1e-5)
+    assert torch.allclose(seen[1, 1, :, :4, :4], image[1, :, 28:, 44:], atol=1e-5)
+    assert not seen[1, 1, :, 4:].any(), "grey beyond the edge"
+    with pytest.raises(ValueError, match="multiple of 4"):
+        Glimpse(10, dim=5)
+
+
+def test_an_insulated_trunk_learns_nothing_from_actions() -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(tiny_config("flow"), insulated=True)
+    policy = registry.load_policy("flow")(config, SPEC)
+    torch.nn.init.normal_(policy.head.out.weight)
+    encoded = {key: value for key, value in normaliser(raw_batch()).encode(raw_batch()).items() if "points" not in key}
+    policy.loss(encoded)[0].backward()
+    assert all(p.grad is None for p in policy.trunk.parameters())
+    assert policy.head.embed.weight.grad.abs().sum() > 0
 
 
 def test_every_parameter_gets_a_gradient(policy) -> None:

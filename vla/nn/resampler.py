@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla.nn.transformer import Block, feed_forward, fourier
-from vla.nn.vision import cell_centres
+from vla.nn.vision import Glimpse, cell_centres
 
 POINTS = 2  # the item to move now, and the place where it goes
 _HARMONICS = (2.0, 4.0)  # of a yaw: what has two like ends shows the first, a square the second alone
@@ -35,19 +35,22 @@ class Hop(nn.Module):
 
     def forward(
         self, slots: Tensor, words: Tensor, mask: Tensor, keys: list[Tensor], maps: list[Tensor], places: list[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """New slots (B, K, D), and for each camera the logits of where each slot points, (B, K, cells)."""
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """New slots (B, K, D), and for each camera the logits of where each slot points, (B, K, cells), and the place
+        that it reads, (B, K, 2)."""
         slots = self.confer(slots, words, mask)
-        seen, logits = [], []
+        seen, logits, looked = [], [], []
         for query, key, features, place in zip(self.query, keys, maps, places, strict=True):
             # All slots that look at one image do so together, whichever sentence they serve.
             asked = query(slots).reshape(len(key), -1, key.shape[-1])
             score = asked @ key.transpose(1, 2) * key.shape[-1] ** -0.5
             weight = (_SHARPNESS * score).softmax(dim=-1)
-            seen.append(torch.cat((weight @ features, fourier(weight @ place, _FREQUENCIES)), dim=-1))
+            looked.append(weight @ place)
+            seen.append(torch.cat((weight @ features, fourier(looked[-1], _FREQUENCIES)), dim=-1))
             logits.append(score.reshape(*slots.shape[:2], -1))
         slots = slots + self.read(torch.cat(seen, dim=-1).reshape(*slots.shape[:2], -1))
-        return slots + self.mlp(self.norm(slots)), logits
+        places_read = [place.reshape(*slots.shape[:2], 2) for place in looked]
+        return slots + self.mlp(self.norm(slots)), logits, places_read
 
 
 class Resampler(nn.Module):
@@ -59,24 +62,32 @@ class Resampler(nn.Module):
         grids: cells a side of each camera's map.
         slots: how many, at least two.
         hops: how often the slots look.
+        glimpse: side of the window that the first two slots see at the camera's own resolution around where they have
+            pointed last, pixels; 0 for none.
     """
 
-    def __init__(self, dim: int, map_dim: int, grids: list[int], slots: int, hops: int, heads: int = 4) -> None:
+    def __init__(
+        self, dim: int, map_dim: int, grids: list[int], slots: int, hops: int, glimpse: int = 0, heads: int = 4
+    ) -> None:
         super().__init__()
         self.slots = nn.Parameter(torch.randn(slots, dim))
         self.where = nn.ModuleList(nn.Linear(2 + 4 * _FREQUENCIES, map_dim) for _ in grids)
         self.norms = nn.ModuleList(nn.LayerNorm(map_dim) for _ in grids)
         self.hops = nn.ModuleList(Hop(dim, map_dim, heads, len(grids)) for _ in range(hops))
+        if glimpse:
+            self.glimpses = nn.ModuleList(Glimpse(glimpse, dim) for _ in grids)
+            self.norm, self.mlp = nn.LayerNorm(dim), feed_forward(dim, 2)
         for i, grid in enumerate(grids):
             self.register_buffer(f"centres{i}", cell_centres(grid), persistent=False)
 
     def forward(
-        self, maps: list[Tensor], words: Tensor, mask: Tensor, state: Tensor
+        self, maps: list[Tensor], images: list[Tensor], words: Tensor, mask: Tensor, state: Tensor
     ) -> tuple[Tensor, list[list[Tensor]]]:
         """Slots (B, K, D), and each hop's logits for each camera (B, K, cells).
 
         Args:
             maps: for each camera (C, cells, map_dim); B is a multiple of C, and consecutive sentences share a map.
+            images: for each camera (C, 3, height, width) in [-1, 1], what the maps were made of.
             words, mask: (B, N, D) and (B, N), from the language encoder.
             state: the embedded state, (B, D).
         """
@@ -86,8 +97,13 @@ class Resampler(nn.Module):
         slots = self.slots + state[:, None] + words[:, :1]
         every_hop = []
         for hop in self.hops:
-            slots, logits = hop(slots, words, mask, keys, features, places)
+            slots, logits, looked = hop(slots, words, mask, keys, features, places)
             every_hop.append(logits)
+        if hasattr(self, "glimpses"):
+            first, others = slots[:, :POINTS], slots[:, POINTS:]
+            for glimpse, image, place in zip(self.glimpses, images, looked, strict=True):
+                first = first + glimpse(image, place[:, :POINTS])
+            slots = torch.cat((first + self.mlp(self.norm(first)), others), dim=1)
         return slots, every_hop
 
 

@@ -28,6 +28,8 @@ class TrunkConfig:
         slots: how many slots look around.
         hops: how often they look.
         language_depth: transformer blocks over the words.
+        glimpse: side of the window of the camera's own pixels that is read where the first two slots point, a multiple
+            of 4; 0 for none. For cameras with more pixels than ``pixels``, and things of few pixels.
     """
 
     vision: str = "mobilenetv4_conv_small"
@@ -37,6 +39,7 @@ class TrunkConfig:
     slots: int = 4
     hops: int = 2
     language_depth: int = 1
+    glimpse: int = 0
 
 
 class Trunk(nn.Module):
@@ -62,7 +65,7 @@ class Trunk(nn.Module):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # some envs show pictures alone
             self.state = nn.Sequential(nn.Linear(5 * len(spec.state), dim), feed_forward(dim, 2))
-        self.resampler = Resampler(dim, config.map_dim, grids, config.slots, config.hops)
+        self.resampler = Resampler(dim, config.map_dim, grids, config.slots, config.hops, config.glimpse)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, batch: dict) -> tuple[Tensor, list[list[Tensor]]]:
@@ -73,14 +76,15 @@ class Trunk(nn.Module):
                 ``instruction`` (a list of B sentences).
         """
         words, mask = self.language(batch["instruction"])
-        maps, state = self._see(batch)
-        slots, pointing = self.resampler(maps, words, mask, state)
+        images, maps, state = self._see(batch)
+        slots, pointing = self.resampler(maps, images, words, mask, state)
         return self.norm(torch.cat((slots, words[:, :1], state[:, None]), dim=1)), pointing
 
-    def _see(self, batch: dict) -> tuple[list[Tensor], Tensor]:
-        """Each camera's map (B, cells, map_dim) and the embedded state (B, D)."""
-        maps = [encode(batch[f"images.{name}"]) for name, encode in zip(self.cameras, self.vision, strict=True)]
-        return maps, self.state(fourier(batch["state"], 2))
+    def _see(self, batch: dict) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Each camera's image, and its map (B, cells, map_dim), and the embedded state (B, D)."""
+        images = [batch[f"images.{name}"] for name in self.cameras]
+        maps = [encode(image) for image, encode in zip(images, self.vision, strict=True)]
+        return images, maps, self.state(fourier(batch["state"], 2))
 
     def grounding_losses(self, stills: dict) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What stills teach, each seen once and spoken of R times: three losses by name, and three scores.
@@ -95,9 +99,9 @@ class Trunk(nn.Module):
             ``offset_error_mm`` (see ``resampler.yaw_loss`` and ``offset_loss``).
         """
         words, mask = self.language(stills["instruction"])
-        maps, state = self._see(stills)
+        images, maps, state = self._see(stills)
         state = state.repeat_interleave(len(words) // len(state), dim=0)
-        slots, pointing = self.resampler(maps, words, mask, state)
+        slots, pointing = self.resampler(maps, images, words, mask, state)
         tokens = self.norm(slots)
         grounding = self.pointing_loss(pointing, stills)
         assert grounding is not None

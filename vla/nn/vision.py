@@ -59,6 +59,48 @@ class VisionEncoder(nn.Module):
         return merged.flatten(2).transpose(1, 2)
 
 
+class Glimpse(nn.Module):
+    """A few pixels of an image at its full resolution, around a given place, read into one token.
+
+    The map tells where a thing is; how big and how far away a thing of a few pixels is can only be seen in the pixels
+    themselves. An attention window as in "Recurrent Models of Visual Attention" (Mnih et al., 2014), its place given.
+
+    Args:
+        pixels: side of the window, in pixels of the image; a multiple of 4.
+        dim: width of the token.
+    """
+
+    def __init__(self, pixels: int, dim: int) -> None:
+        super().__init__()
+        if pixels % 4:
+            raise ValueError(f"a glimpse is a multiple of 4 pixels wide, not {pixels}")
+        self.pixels = pixels
+        self.see = nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1), nn.GELU(),
+            nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.GELU(),
+            nn.Conv2d(32, 64, 3, padding=1), nn.GELU(),
+            nn.Conv2d(64, 64, 3, stride=2, padding=1), nn.GELU(),
+        )  # fmt: skip
+        self.out = nn.Linear(64 * (pixels // 4) ** 2, dim)
+
+    def forward(self, image: Tensor, places: Tensor) -> Tensor:
+        """Tokens (B, K, dim).
+
+        Args:
+            image: (C, 3, height, width) in [-1, 1]; B is a multiple of C, and consecutive rows share an image.
+            places: (B, K, 2), u right and v down in [-1, 1], where the windows' centres are. What lies outside of the
+                image is grey.
+        """
+        count, (height, width) = len(image), image.shape[-2:]
+        steps = torch.arange(self.pixels).to(places) + 0.5 - self.pixels / 2
+        v, u = torch.meshgrid(steps * (2 / height), steps * (2 / width), indexing="ij")
+        grid = places.detach().reshape(count, -1, 1, 1, 2) + torch.stack((u, v), dim=-1)
+        # The windows of one image are sampled side by side, so that no image has to be repeated.
+        seen = F.grid_sample(image, grid.flatten(1, 2).to(image), mode="bilinear", align_corners=False)
+        windows = seen.unflatten(2, (-1, self.pixels)).transpose(1, 2).flatten(0, 1)
+        return self.out(self.see(windows).flatten(1)).reshape(*places.shape[:2], -1)
+
+
 def cell_centres(grid: int) -> Tensor:
     """Where the cells of a square map lie in the image: (grid * grid, 2), u right and v down, both in [-1, 1]."""
     centres = (torch.arange(grid) + 0.5) * (2.0 / grid) - 1.0
