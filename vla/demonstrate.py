@@ -98,10 +98,10 @@ def noisy_dims(spec: EnvSpec) -> tuple[list[int], np.ndarray]:
 
     Those that the spec lists as relative; where it lists none, since actions are displacements, all lengths.
     """
-    units = {"[m]": 1.0, "[cm]": 100.0}
-    lengths = {i: units[name.split()[-1]] for i, name in enumerate(spec.action) if name.split()[-1] in units}
     if spec.relative:
         return [action for action, _ in spec.relative], np.ones(len(spec.relative))
+    units = {"[m]": 1.0, "[cm]": 100.0}
+    lengths = {i: units[name.split()[-1]] for i, name in enumerate(spec.action) if name.split()[-1] in units}
     return list(lengths), np.array(list(lengths.values()))
 
 

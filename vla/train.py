@@ -143,10 +143,9 @@ class _Run:
         agent.spec.require(self.spec, f"agent {self.recipe.init}", "the dataset")
         if agent.config != self.recipe.policy_config:
             raise VlaError(f"agent {self.recipe.init} has another config:\n{agent.config}\n{self.recipe.policy_config}")
-        weights = agent.policy.state_dict()
-        self.policy.load_state_dict(weights)
+        self.policy.load_state_dict(agent.policy.state_dict())
         if self.recipe.init_share:
-            self.initial = weights
+            self.initial = agent.policy.state_dict()
         self.normaliser, self.ancestor = agent.normaliser, agent.provenance | {"hash": agent.hash}
 
     # ------------------------------------------------------------------ the loop
