@@ -42,6 +42,7 @@ ACTION = ("dx [cm]", "dy [cm]", "dz [cm]", "grip [-1..1]")
 _OPTIONS = ("split", "language", "task", "stage")
 _SPLITS, _STAGES = ("train", "heldout"), ("start", "midway")
 _WANDER_STEPS = 60  # the most steps that the hand has wandered in a midway scene
+_PLAYED_STEPS, _PLAYED_NOISE = 100, 0.5  # the most that the scripted policy has played in one, and its noise in cm
 _MISSING = "the env metaworld needs the package metaworld, which is not installed here: uv sync --extra metaworld"
 
 
@@ -69,7 +70,8 @@ class MetaWorld(gymnasium.Env):
     ``reset`` options: ``task`` (one task of those above; None lets ``seed % count`` choose, so that consecutive seeds
     go round all tasks in a fixed order), ``split`` (``train`` or ``heldout``: a label only, since every layout is drawn
     from the seed, and the seeds of recording and evaluation never meet), ``language`` (``en``), ``stage`` (``start``,
-    or ``midway``: the hand has wandered off, for scenes to look at and not to play; never stale).
+    or ``midway``: the hand has wandered off in one half of the scenes, and the scripted policy has played some way in
+    the other, so that things are held and doors ajar; for scenes to look at and not to play; never stale).
 
     Raises:
         MissingExtraError: the package metaworld is not installed.
@@ -135,7 +137,8 @@ class MetaWorld(gymnasium.Env):
         self.raw_state, _ = self._sim.reset()
         midway = chosen["stage"] == "midway"
         if midway:
-            self._wander(np.random.default_rng(seed))
+            rng = np.random.default_rng(seed)
+            self._play_some_way(rng) if rng.random() < 0.5 else self._wander(rng)
         if self.fresh or midway:
             # Poses alone: the physics goes on from exactly where the benchmark leaves it.
             mujoco.mj_kinematics(self._sim.model, self._sim.data)
@@ -159,6 +162,14 @@ class MetaWorld(gymnasium.Env):
         for _ in range(steps):
             way = np.clip(10.0 * (goal - self.raw_state[:3]), -1.0, 1.0)
             self.raw_state = self._sim.step(np.append(way, grip))[0]
+
+    def _play_some_way(self, rng: np.random.Generator) -> None:
+        """Let the scripted policy play, with noise."""
+        policy = self.expert()
+        for _ in range(int(rng.integers(1, _PLAYED_STEPS + 1))):
+            action = policy.act().action
+            action[:3] += rng.normal(0.0, _PLAYED_NOISE, 3)
+            self.raw_state = self._sim.step(np.clip(action, -1.0, 1.0))[0]
 
     def _check_options(self, options: dict[str, Any]) -> dict[str, Any]:
         unknown = sorted(set(options) - set(_OPTIONS))

@@ -268,6 +268,19 @@ def test_midway_scenes_say_where_the_goal_is(reach: MetaWorld) -> None:
 
 
 @needs_package
+def test_in_some_midway_scenes_things_have_been_moved() -> None:
+    env = MetaWorld("coffee-push-v3", cameras_px=32, fresh=True)
+    moved = []
+    for seed in range(16):
+        env.reset(seed=seed)
+        before = env._places()[0].copy()
+        env.reset(seed=seed, options={"stage": "midway"})
+        moved.append(np.linalg.norm(env._places()[0] - before))
+    env.close()
+    assert 2 <= np.sum(np.array(moved) > 0.01) <= 8, moved
+
+
+@needs_package
 @pytest.mark.parametrize(
     ("options", "message"),
     [
