@@ -351,7 +351,9 @@ class _Bar:
     """A progress bar: done, share of successes, rate, time left."""
 
     def __init__(self, text: str, total: int, show: bool, rate: bool = True) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        from vla.progress import Progress
 
         extra = [TextColumn("{task.fields[rate]}")] if rate else []
         self._bar = Progress(

@@ -217,7 +217,9 @@ def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
 
 
 def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool) -> None:
-    from rich.progress import Progress, TimeRemainingColumn
+    from rich.progress import TimeRemainingColumn
+
+    from vla.progress import Progress
 
     count, seed = identity["count"], identity["seed"]
     frames: dict[str, np.ndarray] = {}

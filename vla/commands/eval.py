@@ -304,7 +304,9 @@ class _Progress:
     """A progress bar with the time left and the running score."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        from vla.progress import Progress
 
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -144,7 +144,7 @@ def _record(args: argparse.Namespace) -> int:
     )
     console = Console()
     try:
-        summary = record(settings, command=shlex.join(["vla", *sys.argv[1:]]), show=console.is_terminal)
+        summary = record(settings, command=shlex.join(["vla", *sys.argv[1:]]))
     except KeyboardInterrupt:
         console.print("stopped; finished episodes are kept, and the same command goes on from them")
         return 130
