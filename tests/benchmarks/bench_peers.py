@@ -30,6 +30,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from vla.frames import FrameCache, Windows
 from vla.lerobot_policy import LeRobotPolicy
 from vla.nn.trunk import TrunkConfig
 from vla.provenance import machine, write_atomically
+from vla.registry import load_recipe
 from vla.rollout import Actor, EpisodeRequest, run_episodes
 from vla.sampling import SampleOrder, fit_normaliser
 from vla.stats import rate_of
@@ -67,11 +69,9 @@ class Ours:
 
     def __init__(self, windows: Windows, spec: EnvSpec, device: torch.device) -> None:
         self.normaliser, self.spec = fit_normaliser(windows).to(device), spec
-        trunk = TrunkConfig()
-        if len(trunk.pixels) != len(spec.cameras):
-            trunk = TrunkConfig(pixels=tuple(camera.height for camera in spec.cameras))
-        sizes = (FlowConfig(chunk=CHUNK, trunk=trunk, dim=dim) for dim in range(128, 1024, 32))
-        self.module = nearest(FlowPolicy(config, spec) for config in sizes).to(device)
+        config = _flow_config(spec)
+        sizes = (replace(config, chunk=CHUNK, dim=dim) for dim in range(128, 1024, 32))
+        self.module = nearest(FlowPolicy(size, spec) for size in sizes).to(device)
         self.optimizer = torch.optim.AdamW(self.module.parameter_groups(0.05), lr=LEARNING_RATES["flow"], fused=True)
         self.ema = Ema(self.module, 0.999)
 
@@ -92,6 +92,14 @@ class Ours:
             agent = Agent(self.module, self.normaliser, self.spec, "flow", {"recipe": "bench_peers"}, "flow")
             agent.save(folder, golden, half=False)
             return agent
+
+
+def _flow_config(spec: EnvSpec) -> FlowConfig:
+    if spec.name == "metaworld":  # its recipe's; the actions must teach the trunk, since nobody has stills here
+        return replace(load_recipe("metaworld_mt50").policy_config, insulated=False)
+    if len(TrunkConfig().pixels) != len(spec.cameras):
+        return FlowConfig(trunk=TrunkConfig(pixels=tuple(camera.height for camera in spec.cameras)))
+    return FlowConfig()
 
 
 class Peer:
