@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from tests.fake_env import CHINESE, COLOURS, DotEnv
 from vla import perturb
 from vla.contracts import VlaError, episode_seed
+from vla.parallel import SlotPool
 from vla.stills import Stills
 
 ENV = "tests.fake_env:DotEnv"
@@ -122,6 +125,44 @@ def test_kept_stills_are_opened_and_changed_ones_made_anew(build: Callable[..., 
     assert stamp() != changed and (np.asarray(again.frames["scene"][0]) != frames[0]).any()
     (tmp_path / "stills/points.scene.npy").write_bytes(b"cut short")
     assert len(build(count=7)) == 7
+
+
+def test_interrupted_stills_are_taken_up_again(
+    build: Callable[..., Stills], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part = build(count=200).batch(np.arange(200), 1, np.random.default_rng(0)), tmp_path / "stills.part"
+    shutil.rmtree(tmp_path / "stills")
+    monkeypatch.setattr("vla.stills.available_cpus", lambda: 1)
+    call = SlotPool.call
+
+    def interrupted(pool: SlotPool, asked: dict[int, tuple]) -> dict[int, Any]:
+        if asked[0][2] == 128:
+            raise KeyboardInterrupt
+        return call(pool, asked)
+
+    monkeypatch.setattr(SlotPool, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(count=200)
+    asked_for: list[int] = []
+
+    def counted(pool: SlotPool, asked: dict[int, tuple]) -> dict[int, Any]:
+        asked_for.append(asked[0][2])
+        return call(pool, asked)
+
+    monkeypatch.setattr(SlotPool, "call", counted)
+    again = build(count=200).batch(np.arange(200), 1, np.random.default_rng(0))
+    assert asked_for == [128, 192], "what was rendered is kept"
+    assert not part.exists() and not list(tmp_path.glob("stills/round*"))
+    assert again["instruction"] == whole["instruction"] and (again["images.scene"] == whole["images.scene"]).all()
+    assert (again["points.scene"] == whole["points.scene"]).all()
+
+
+def test_stills_begun_by_other_code_are_made_anew(build: Callable[..., Stills], tmp_path: Path) -> None:
+    part = tmp_path / "stills.part"
+    part.mkdir()
+    (part / "begun.json").write_text("[]")
+    (part / "round_0000000.npz").write_bytes(b"of long ago")
+    assert len(build(count=6)) == 6 and not part.exists()
 
 
 def test_what_cannot_be_rendered_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,15 @@
 """Stills: single scenes, rendered for learning what words mean: where each thing is, and how it lies.
 
 A demonstration names a few things and takes a hundred frames over it. In its time an env renders some forty fresh
-scenes, and a sentence for each thing in them. They are made once, from a seed, and kept beside the frame cache:
+scenes, and a sentence for each thing in them. They are made once, from a seed, and kept beside the frame cache (an
+interrupted run leaves a folder ``.part``, and the next one goes on from it):
 ``frames.{camera}.npy`` is uint8 (N, H, W, 3), the other ``.npy`` files are the columns, ``stills.json`` has the rest.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,13 +18,16 @@ from typing import Any, cast
 import numpy as np
 
 from vla import perturb
-from vla.contracts import EnvSpec, ReferringExpression, VlaError, episode_seed
-from vla.frames import gather, made_whole, mapped, reserve
+from vla.contracts import EnvSpec, Observation, ReferringExpression, VlaError, episode_seed
+from vla.frames import gather, mapped, reserve
 from vla.parallel import SlotPool, available_cpus
+from vla.provenance import source_sha256
+from vla.registry import load_env, make_env
 from vla.sensors import NoisySensors
 
 FORMAT_VERSION = 3
 _ROUND = 64  # scenes that a worker renders before it hands them over
+_BEGUN = "begun.json"  # what is being rendered, in the folder of unfinished stills
 
 
 class Stills:
@@ -89,8 +94,10 @@ class Stills:
                 return found
         finally:
             photographer.close()
-        with made_whole(root, "the stills") as build:
-            _render(identity, spec, build, progress)
+        try:
+            _render(identity, spec, root, progress)
+        except OSError as error:
+            raise VlaError(f"cannot write the stills {root}: {error.strerror or error}") from error
         made = _open(root, identity)
         assert made is not None
         return made
@@ -138,8 +145,6 @@ class _Photographer:
     """Renders the ``total`` scenes of one env. Lives in a worker."""
 
     def __init__(self, env: str, total: int, randomize: tuple[str, ...] = ()) -> None:
-        from vla.registry import load_env, make_env
-
         perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(load_env(env)), f"env {env}")
         self._axes, self._total = randomize, total
         self._name, self._env = env, cast(Any, make_env(env))  # referring_expressions is an extra of the contract
@@ -162,8 +167,9 @@ class _Photographer:
             options = {"stage": "midway"} | ({"perturb": harder} if harder else {})
             if tasks:  # one after the other, and as many scenes of each: changing the task is costly
                 options["task"] = tasks[index * len(tasks) // self._total]
-            self._env.reset(seed=own, options=options)
-            seen = self._env.observe()
+            shown, _ = self._env.reset(seed=own, options=options)
+            images = {camera.name: shown[camera.name] for camera in self._env.env_spec.cameras}
+            seen = Observation(images, shown["state"], shown["instruction"])
             if "noise" in drawn:
                 seen = NoisySensors(self._env.env_spec, drawn["noise"], own)(seen)
             said = self._env.referring_expressions()
@@ -217,21 +223,15 @@ def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
 
 
 def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool) -> None:
+    """Make the stills ``root``. What an interrupted run has rendered is taken up again."""
     from rich.progress import TimeRemainingColumn
 
     from vla.progress import Progress
 
-    count, seed = identity["count"], identity["seed"]
-    frames: dict[str, np.ndarray] = {}
-    for camera in spec.cameras:
-        file = root / f"frames.{camera.name}.npy"
-        shape = (count, camera.height, camera.width, 3)
-        frames[camera.name] = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-        reserve(file)
-    rounds = [(start, min(_ROUND, count - start)) for start in range(0, count, _ROUND)]
-    kept = ("state", "said", "yaws", "offsets", *(f"points.{name}" for name in frames))
-    columns: dict[str, list[Any]] = {name: [] for name in kept}
-    sentences: list[str] = []
+    part, count = root.with_name(f"{root.name}.part"), identity["count"]
+    frames = _begin(identity, spec, part)
+    rounds = {part / f"round_{start:07d}.npz": (start, min(_ROUND, count - start)) for start in range(0, count, _ROUND)}
+    todo = [file for file in rounds if not file.is_file()]
     workers = min(available_cpus(), len(rounds))
     with (
         Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), disable=not progress) as bar,
@@ -239,22 +239,42 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
             partial(_Photographer, identity["env"], count, tuple(identity.get("randomize", ()))), workers, workers
         ) as pool,
     ):
-        task = bar.add_task("rendering stills", total=count)
-        for first in range(0, len(rounds), workers):
-            asked = dict(enumerate(rounds[first : first + workers]))
-            answers = pool.call({slot: ("shoot", seed, *what) for slot, what in asked.items()})
-            for slot, (start, size) in asked.items():
-                shot = answers[slot]
+        done = sum(size for _, size in rounds.values()) - sum(rounds[file][1] for file in todo)
+        task = bar.add_task("rendering stills", total=count, completed=done)
+        for first in range(0, len(todo), workers):
+            asked = dict(enumerate(todo[first : first + workers]))
+            answers = pool.call({slot: ("shoot", identity["seed"], *rounds[file]) for slot, file in asked.items()})
+            for slot, file in asked.items():
+                start, size = rounds[file]
                 for name, images in frames.items():
-                    images[start : start + size] = shot[f"frames.{name}"]
-                for name, rows in columns.items():
-                    rows.append(shot[name])
-                sentences += shot["sentences"]
+                    images[start : start + size] = answers[slot].pop(f"frames.{name}")
+                whole = file.with_name("unfinished.npz")
+                np.savez(whole, **answers[slot])
+                whole.rename(file)
                 bar.advance(task, size)
-    for name in ("state", "yaws", "offsets"):
-        np.save(root / f"{name}.npy", np.concatenate(columns[name]))
-    np.save(root / "bounds.npy", np.concatenate([[0], np.cumsum(np.concatenate(columns["said"]))]))
-    for name in frames:
-        np.save(root / f"points.{name}.npy", np.concatenate(columns[f"points.{name}"]))
-    document = {"format_version": FORMAT_VERSION, "identity": identity, "sentences": sentences}
-    (root / "stills.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    shots = [dict(np.load(file)) for file in rounds]
+    columns = {name: np.concatenate([shot[name] for shot in shots]) for name in shots[0]}
+    for name in ("state", "yaws", "offsets", *(f"points.{name}" for name in frames)):
+        np.save(part / f"{name}.npy", columns[name])
+    np.save(part / "bounds.npy", np.concatenate([[0], np.cumsum(columns["said"])]))
+    document = {"format_version": FORMAT_VERSION, "identity": identity, "sentences": columns["sentences"].tolist()}
+    (part / "stills.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    for file in [*rounds, part / _BEGUN]:
+        file.unlink()
+    shutil.rmtree(root, ignore_errors=True)
+    part.rename(root)
+
+
+def _begin(identity: dict[str, Any], spec: EnvSpec, part: Path) -> dict[str, np.ndarray]:
+    """The images to be filled, by camera: those that were begun, if the same code began the same, or empty ones."""
+    begun = json.dumps([FORMAT_VERSION, identity, source_sha256(load_env(identity["env"]).__module__)])
+    files = {camera.name: part / f"frames.{camera.name}.npy" for camera in spec.cameras}
+    if not (part / _BEGUN).is_file() or (part / _BEGUN).read_text(encoding="utf-8") != begun:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for camera in spec.cameras:
+            shape = (identity["count"], camera.height, camera.width, 3)
+            np.lib.format.open_memmap(files[camera.name], "w+", np.uint8, shape)
+            reserve(files[camera.name])
+        (part / _BEGUN).write_text(begun, encoding="utf-8")
+    return {name: np.load(file, mmap_mode="r+") for name, file in files.items()}
