@@ -13,7 +13,7 @@ TASKS = (
 
 
 def recipe() -> Recipe:
-    """MT10's tasks, and one of each tier of which MT10 has none or one.
+    """MT10's tasks, one more of medium difficulty, and two of the hardest tier.
 
     uv sync --extra metaworld
     vla record --env metaworld:… --env-option fresh=true --episodes 50 --out data/thirteen
@@ -46,7 +46,6 @@ def recipe() -> Recipe:
             path="data/thirteen",
             record_command=f"vla record --env {env} --env-option fresh=true --episodes 50 --out data/thirteen",
             stills=16_000,
-            stills_batch=96,
         ),
         optim=OptimConfig(
             steps=2400, batch_size=48, log_every=20, checkpoint_every=200, lr=8e-4, weight_decay=0.05, warmup_steps=50

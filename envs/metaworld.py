@@ -138,7 +138,8 @@ class MetaWorld(gymnasium.Env):
         midway = chosen["stage"] == "midway"
         if midway:
             rng = np.random.default_rng(seed)
-            self._play_some_way(rng) if rng.random() < 0.5 else self._wander(rng)
+            begin = self._play_some_way if rng.random() < 0.5 else self._wander
+            begin(rng)
         if self.fresh or midway:
             # Poses alone: the physics goes on from exactly where the benchmark leaves it.
             mujoco.mj_kinematics(self._sim.model, self._sim.data)

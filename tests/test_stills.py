@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tests.fake_env import CHINESE, COLOURS, DotEnv
 from vla import perturb
@@ -155,6 +157,17 @@ def test_interrupted_stills_are_taken_up_again(
     assert not part.exists() and not list(tmp_path.glob("stills/round*"))
     assert again["instruction"] == whole["instruction"] and (again["images.scene"] == whole["images.scene"]).all()
     assert (again["points.scene"] == whole["points.scene"]).all()
+
+
+def test_of_two_runs_one_waits_for_the_other(build: Callable[..., Stills], tmp_path: Path) -> None:
+    made: list[Stills] = []
+    second = threading.Thread(target=lambda: made.append(build()))
+    with FileLock(tmp_path / "stills.lock"):
+        second.start()
+        second.join(timeout=1.0)
+        assert second.is_alive() and not (tmp_path / "stills.part").exists()
+    second.join()
+    assert len(made[0]) == 6
 
 
 def test_stills_begun_by_other_code_are_made_anew(build: Callable[..., Stills], tmp_path: Path) -> None:

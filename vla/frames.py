@@ -135,11 +135,9 @@ def _decode(recorded: Recorded, root: Path, fingerprint: str, progress: bool) ->
         for source in recorded.sources(camera.name):
             jobs.append((camera.name, source, frames[start : start + source.frames]))
             start += source.frames
-    from rich.progress import TimeRemainingColumn
-
     from vla.progress import Progress
 
-    with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), disable=not progress) as bar:
+    with Progress(disable=not progress) as bar:
         task = bar.add_task("decoding frames", total=recorded.frames * len(recorded.spec.cameras))
         stop = threading.Event()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from filelock import FileLock
 
 from vla import perturb
 from vla.contracts import EnvSpec, Observation, ReferringExpression, VlaError, episode_seed
@@ -94,8 +95,13 @@ class Stills:
                 return found
         finally:
             photographer.close()
+        if found is not None:  # the env has changed
+            shutil.rmtree(root, ignore_errors=True)
         try:
-            _render(identity, spec, root, progress)
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(root.with_name(f"{root.name}.lock")):  # of two runs on the same data one waits for the other
+                if _open(root, identity) is None:
+                    _render(identity, spec, root, progress)
         except OSError as error:
             raise VlaError(f"cannot write the stills {root}: {error.strerror or error}") from error
         made = _open(root, identity)
@@ -224,8 +230,6 @@ def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
 
 def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool) -> None:
     """Make the stills ``root``. What an interrupted run has rendered is taken up again."""
-    from rich.progress import TimeRemainingColumn
-
     from vla.progress import Progress
 
     part, count = root.with_name(f"{root.name}.part"), identity["count"]
@@ -234,13 +238,13 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
     todo = [file for file in rounds if not file.is_file()]
     workers = min(available_cpus(), len(rounds))
     with (
-        Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), disable=not progress) as bar,
+        Progress(disable=not progress) as bar,
         SlotPool(
             partial(_Photographer, identity["env"], count, tuple(identity.get("randomize", ()))), workers, workers
         ) as pool,
     ):
-        done = sum(size for _, size in rounds.values()) - sum(rounds[file][1] for file in todo)
-        task = bar.add_task("rendering stills", total=count, completed=done)
+        left = sum(rounds[file][1] for file in todo)
+        task = bar.add_task("rendering stills", total=count, completed=count - left)
         for first in range(0, len(todo), workers):
             asked = dict(enumerate(todo[first : first + workers]))
             answers = pool.call({slot: ("shoot", identity["seed"], *rounds[file]) for slot, file in asked.items()})

@@ -75,16 +75,21 @@ class Trunk(nn.Module):
             batch: what ``Normaliser.encode`` gives: ``images.{camera}`` (B, 3, h, w), ``state`` (B, S),
                 ``instruction`` (a list of B sentences).
         """
-        words, mask = self.language(batch["instruction"])
-        images, maps, state = self._see(batch)
-        slots, pointing = self.resampler(maps, images, words, mask, state)
+        slots, words, state, pointing = self._look(batch)
         return self.norm(torch.cat((slots, words[:, :1], state[:, None]), dim=1)), pointing
 
-    def _see(self, batch: dict) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Each camera's image, and its map (B, cells, map_dim), and the embedded state (B, D)."""
+    def _look(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]]]:
+        """Slots (B, K, D), words (B, N, D), the embedded state (B, D), and where the slots pointed.
+
+        B counts the sentences; where there are fewer images and states, each serves as many consecutive sentences.
+        """
+        words, mask = self.language(batch["instruction"])
         images = [batch[f"images.{name}"] for name in self.cameras]
         maps = [encode(image) for image, encode in zip(images, self.vision, strict=True)]
-        return images, maps, self.state(fourier(batch["state"], 2))
+        state = self.state(fourier(batch["state"], 2))
+        state = state.repeat_interleave(len(words) // len(state), dim=0)
+        slots, pointing = self.resampler(maps, images, words, mask, state)
+        return slots, words, state, pointing
 
     def grounding_losses(self, stills: dict) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What stills teach, each seen once and spoken of R times: three losses by name, and three scores.
@@ -98,10 +103,7 @@ class Trunk(nn.Module):
             points at the item (the first camera's peak is within 1/16 of its image), ``yaw_error_deg`` and
             ``offset_error_mm`` (see ``resampler.yaw_loss`` and ``offset_loss``).
         """
-        words, mask = self.language(stills["instruction"])
-        images, maps, state = self._see(stills)
-        state = state.repeat_interleave(len(words) // len(state), dim=0)
-        slots, pointing = self.resampler(maps, images, words, mask, state)
+        slots, _, _, pointing = self._look(stills)
         tokens = self.norm(slots)
         grounding = self.pointing_loss(pointing, stills)
         assert grounding is not None
