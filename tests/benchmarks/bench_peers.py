@@ -1,11 +1,11 @@
 """What an equal time of training is worth: the flow policy against LeRobot's ACT and diffusion policy, in one run.
 
     vla record --env tidy_desk --kind named --episodes 1000 --noise 0.03 --out data/named
-    python -m tests.benchmarks.bench_peers --data data/named --out runs/peers [--minutes 30] [--episodes 50]
+    python -m tests.benchmarks.bench_peers --data data/named --kind named --out runs/peers
 
     tasks=metaworld:reach-v3,door-open-v3,coffee-push-v3
     vla record --env $tasks --env-option fresh=true --episodes 50 --out data/three
-    python -m tests.benchmarks.bench_peers --env $tasks --data data/three --out runs/peers_three
+    python -m tests.benchmarks.bench_peers --env $tasks --data data/three --out runs/peers_three --episodes 20
 
 All see the same windows of the same recorded data in the same batches, with parameter counts within 10 % of each
 other (LeRobot's smallest, one ResNet-18 without pretrained weights for both cameras, sets the floor), on the same
@@ -16,8 +16,8 @@ weights. ``multi_task_dit`` is left out: its encoders are CLIP's and would have 
 policy do not read the sentence, so where several items lie on the desk they can only guess which one is meant.
 
 The error in the table is the mean absolute difference between the first eight actions of a chunk and the expert's, on
-held-out windows, in standard deviations: it means the same for every policy. A policy whose ``result.json`` is in OUT
-already is not trained again.
+held-out windows, in standard deviations: it means the same for every policy. OUT/POLICY holds what ``vla eval`` writes
+(``vla compare`` takes two of them), and a policy whose ``peer.json`` is there already is not trained again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -45,16 +46,16 @@ from torch import Tensor, nn
 from policies.flow import FlowConfig, FlowPolicy
 from tests.benchmarks.bench_train import parameters
 from vla.agent import Agent
-from vla.contracts import EnvSpec, Observation, VlaError, episode_seed
+from vla.contracts import EnvSpec, Observation, VlaError
 from vla.ema import Ema
+from vla.evaluate import EvalConfig, evaluate
 from vla.frames import FrameCache, Windows
 from vla.lerobot_policy import LeRobotPolicy
 from vla.nn.trunk import TrunkConfig
 from vla.provenance import machine, write_atomically
 from vla.registry import load_recipe
-from vla.rollout import Actor, EpisodeRequest, run_episodes
+from vla.rollout import Actor
 from vla.sampling import SampleOrder, fit_normaliser
-from vla.stats import rate_of
 from vla.validate import split_episodes, usable_episodes
 
 CHUNK, JUDGED = 16, 8
@@ -251,30 +252,28 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     first = held.batch(np.array([0]), np.random.default_rng(0))
     images = {c.name: first[f"images.{c.name}"][0].numpy() for c in cache.spec.cameras}
     golden = Observation(images, first["state"][0].numpy(), first["instruction"][0])
-    options = {"split": "heldout", **({"kind": args.kind} if args.kind else {})}
-    requests = [EpisodeRequest(i, episode_seed("evaluate", 0, i), options) for i in range(args.episodes)]
     actor = policy.actor(args.out / name / "policy", golden)
-    results = run_episodes(args.env or cache.spec.name, actor, requests, workers=args.workers)
-    found["success"] = rate_of([result.success for result in results]).to_dict()
-    found["progress"] = float(np.mean([result.progress for result in results]))
+    env = args.env or cache.spec.name
+    config = EvalConfig(env, args.episodes, workers=args.workers, kind=args.kind or None, agent=name)
+    summary = evaluate(config, actor, args.out / name, shlex.join(sys.orig_argv))
+    found |= {key: summary[key] for key in ("success", "progress", "tasks") if key in summary}
     return found
 
 
 def table(found: list[dict[str, Any]]) -> str:
     """A Markdown table. The error to be reached is the worst policy's best one."""
     goal = max(min(point["error"] for point in one["curve"]) for one in found)
-    lines = [
-        f"| policy | parameters | training steps/s | s to error {goal:.3f} | last error "
-        "| chunk, ms | success | progress |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = ["policy", "parameters", "training steps/s", f"s to error {goal:.3f}", "last error", "chunk, ms", "success",
+            "progress", *found[0].get("tasks", {})]  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for one in found:
         when = next(point["s"] for point in one["curve"] if point["error"] <= goal)
         rate = one["success"]
         cells = [
             one["policy"], f"{one['parameters'] / 1e6:.1f} M", f"{one['steps_per_s']:.2f}", f"{when:.0f}",
             f"{one['curve'][-1]['error']:.3f}", f"{one['latency_ms']:.0f}",
-            f"{rate['rate']:.0%} ({rate['low']:.0%} to {rate['high']:.0%})", f"{one['progress']:.0%}",
+            f"{rate['rate']:.0%} ({rate['low']:.0%} to {rate['high']:.0%})", f"{one['progress']['mean']:.0%}",
+            *(f"{task['rate']:.0%}" for task in one.get("tasks", {}).values()),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -290,7 +289,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30, help="of training for each policy (30)")
     parser.add_argument("--every", type=float, default=120, help="seconds of training between two judgements (120)")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--episodes", type=int, default=50, help="held-out episodes that each policy plays (50)")
+    parser.add_argument("--episodes", type=int, default=50, help="that each policy plays of each task, held out (50)")
     parser.add_argument("--kind", default="", help="of the instructions, e.g. named (any)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--workers", type=int, default=2, help="processes that step the envs")
@@ -301,7 +300,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     found = []
     for name in names:
-        file = args.out / name / "result.json"
+        file = args.out / name / "peer.json"
         if not file.is_file():
             print(f"{name}:", file=sys.stderr)
             file.parent.mkdir(parents=True, exist_ok=True)
