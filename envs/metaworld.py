@@ -80,7 +80,7 @@ class MetaWorld(gymnasium.Env):
 
     ARGUMENT = "task"
     tasks: tuple[str, ...] = ()
-    benchmark: ClassVar[Benchmark] = Benchmark(tuple(TIERS), PUBLISHED)
+    benchmark: ClassVar[Benchmark] = Benchmark(tuple(TIERS), len(TASKS), PUBLISHED)
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT)}  # type: ignore[misc]
 
     def __init__(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tests.fake_env import DotEnv
 from vla import perturb
@@ -23,7 +24,7 @@ from vla.dataset import Recorded, features, frames_per_second
 from vla.dataset_stats import from_array, from_histogram
 from vla.demonstrate import Turns, play_episode
 from vla.episodes import Episode, Shard, write_shard
-from vla.record import RecordSettings, RecordSummary, record
+from vla.record import SHARDS, RecordSettings, RecordSummary, record
 from vla.replay import replay
 
 DOT = "tests.fake_env:DotEnv"
@@ -194,6 +195,16 @@ def test_another_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VlaError, match="something else"):
         run(other, 1)
     assert (other / "thesis.txt").read_text() == "mine"
+
+
+def test_a_second_recording_at_the_same_time_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, 1)
+    unfinished = tmp_path / SHARDS / "000001.tmp"
+    unfinished.write_bytes(b"the first one is at it")
+    with FileLock(tmp_path / SHARDS / "lock"), pytest.raises(VlaError, match="another vla record is at work"):
+        run(tmp_path, 2)
+    assert unfinished.exists()
+    assert run(tmp_path, 2).new == 1 and not unfinished.exists()
 
 
 SLOW_ENV = """

@@ -31,7 +31,7 @@ class TaskDots(DotEnv):
     """One task for each of three colours; blue never succeeds, and green in every second episode only."""
 
     tasks = TASKS
-    benchmark = Benchmark(("easy", "hard"), (Published("A", "1B", (80.0, 40.0), 60.0, "a paper"),))
+    benchmark = Benchmark(("easy", "hard"), 3, (Published("A", "1B", (80.0, 40.0), 60.0, "a paper"),))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
         options = dict(options or {})
@@ -160,7 +160,7 @@ def test_a_tier_that_was_not_played_leaves_no_tier_mean() -> None:
     assert scores["tier_mean"] is None and list(scores["tiers"]) == ["easy"]
     rows = TaskDots.benchmark.rows("ours", scores)
     assert rows[0] == ("A", "1B", "80.0", "40.0", "60.0", "a paper")
-    assert rows[1] == ("ours", "", "100.0 (20.6–100.0)", "–", "–", "this run")
+    assert rows[1] == ("ours", "", "100.0 (20.6–100.0)", "–", "–", "this run, 1 of 3 tasks")
 
 
 def test_the_mean_of_rates_has_the_interval_of_independent_parts() -> None:

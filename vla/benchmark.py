@@ -36,10 +36,12 @@ class Benchmark:
 
     Attributes:
         tiers: from easy to hard.
+        tasks: how many tasks they hold.
         published: what others reached.
     """
 
     tiers: tuple[str, ...]
+    tasks: int
     published: tuple[Published, ...] = ()
 
     def scores(self, results: Sequence[EpisodeResult]) -> dict[str, Any]:
@@ -61,13 +63,18 @@ class Benchmark:
         }
 
     def rows(self, name: str, scores: dict[str, Any]) -> list[tuple[str, ...]]:
-        """The published table with this run's row at the end: model, size, each tier, mean, source. Texts, per cent."""
+        """The published table with this run's row at the end: model, size, each tier, mean, source. Texts, per cent.
+
+        The source of a run that did not play all tasks says how many it played.
+        """
         rows: list[tuple[str, ...]] = [
             (one.model, one.size, *(f"{value:.1f}" for value in one.tiers), f"{one.mean:.1f}", one.source)
             for one in self.published
         ]
+        played = len(scores["tasks"])
+        source = "this run" if played == self.tasks else f"this run, {played} of {self.tasks} tasks"
         own = [_percent(scores["tiers"].get(tier)) for tier in self.tiers]
-        return [*rows, (name, "", *own, _percent(scores["tier_mean"]), "this run")]
+        return [*rows, (name, "", *own, _percent(scores["tier_mean"]), source)]
 
 
 def _in_order(results: Sequence[EpisodeResult]) -> list[str]:

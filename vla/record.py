@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from vla import perturb
 from vla.contracts import Env, EnvSpec, VlaError, episode_seed
@@ -135,8 +137,9 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
         show: whether to draw a progress bar.
 
     Raises:
-        VlaError: if ``settings.out`` holds something else or another recording, an axis can't be randomised, no
-            episode succeeded, a worker died or the disk is full. Finished episodes are kept in each case.
+        VlaError: if ``settings.out`` holds something else or another recording, or another run records there, an axis
+            can't be randomised, no episode succeeded, a worker died or the disk is full. Finished episodes are kept in
+            each case.
     """
     began = time.perf_counter()
     spec = spec_of(settings.env, settings.env_options)
@@ -150,12 +153,16 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
     )
     if settings.noise and not noisy_dims(spec)[0]:
         raise VlaError(f"--noise moves actions that are lengths, and the env {settings.env} has none")
-    folder = _claim(settings, spec)
+    with _claim(settings, spec) as folder:
+        return replace(_record(settings, spec, folder, command, show), wall_s=time.perf_counter() - began)
+
+
+def _record(settings: RecordSettings, spec: EnvSpec, folder: Path, command: str, show: bool) -> RecordSummary:
     shards = dict(_finished(folder))
     quota = Quota(settings.episodes, tasks_of(settings.env, settings.env_options))
     counted, todo = quota.plan(_kept(shards))
     if not todo and (settings.out / VLA_JSON).exists() and len(_read_facts(settings.out)["shards"]) == len(counted):
-        return _summary(quota, {index: shards[index] for index in counted}, 0, began)
+        return _summary(quota, {index: shards[index] for index in counted}, 0)
     new = 0
     with _Bar("recording", len(counted) + len(todo), show) as bar:
         bar.start_at(len(counted), sum(shards[index].facts["success"] for index in counted))
@@ -171,7 +178,7 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
 
     shards = {index: shards[index] for index in counted}
     ordered = list(shards.values())
-    summary = _summary(quota, shards, new, began)
+    summary = _summary(quota, shards, new)
     facts = {
         "env": settings.env,
         "recording": settings.identity(),
@@ -184,31 +191,40 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
     }
     with _Bar("writing the dataset", summary.kept, show, rate=False) as bar:
         assemble(settings.out, ordered, spec, settings.video_format, facts, bar.advance)
-    return replace(summary, wall_s=time.perf_counter() - began)
+    return summary
 
 
-def _claim(settings: RecordSettings, spec: EnvSpec) -> Path:
-    """The shards' folder, made or found to belong to the same recording."""
+@contextmanager
+def _claim(settings: RecordSettings, spec: EnvSpec) -> Iterator[Path]:
+    """The shards' folder, made or found to belong to the same recording; nobody else records there meanwhile."""
     folder, out = settings.out / SHARDS, settings.out
     wanted = {"recording": settings.identity(), "env_spec": json.loads(json.dumps(spec.to_dict()))}
-    if (folder / COMMAND).exists():
+    begun = (folder / COMMAND).exists()
+    if begun:
         there = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
         if there != wanted:
             raise VlaError(f"{out} holds another recording; name another --out.\n{_difference(there, wanted)}")
-        for leftover in folder.glob("*.tmp"):
-            leftover.unlink()
-        return folder
-    if out.exists() and any(out.iterdir()):
+    elif out.exists() and any(out.iterdir()):
         gone = f"a finished dataset without its {SHARDS}" if (out / VLA_JSON).exists() else "something else"
         raise VlaError(f"{out} holds {gone}, so there is no recording to go on with; name an empty or new folder")
+    lock = FileLock(folder / "lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{COMMAND}.tmp"
-        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-        temporary.rename(folder / COMMAND)
+        lock.acquire()
+        if not begun:
+            temporary = folder / f"{COMMAND}.tmp"
+            temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+            temporary.rename(folder / COMMAND)
+    except Timeout:
+        raise VlaError(f"another vla record is at work in {out}; wait for it, or name another --out") from None
     except OSError as error:
         raise VlaError(f"cannot write {folder}: {error.strerror or error}") from error
-    return folder
+    try:
+        for leftover in folder.glob("*.tmp"):
+            leftover.unlink()
+        yield folder
+    finally:
+        lock.release()
 
 
 def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -241,12 +257,11 @@ def _read_facts(out: Path) -> dict[str, Any]:
     return Recorded.open(out).facts
 
 
-def _summary(quota: Quota, shards: dict[int, Shard], new: int, began: float) -> RecordSummary:
+def _summary(quota: Quota, shards: dict[int, Shard], new: int) -> RecordSummary:
     kept = [shard for shard in shards.values() if shard.kept]
     succeeded = sum(shard.facts["success"] for shard in shards.values())
     frames = sum(shard.facts["steps"] for shard in kept)
-    unfilled, wall_s = quota.unfilled(_kept(shards)), time.perf_counter() - began
-    return RecordSummary(len(shards), succeeded, len(kept), frames, new, wall_s, unfilled)
+    return RecordSummary(len(shards), succeeded, len(kept), frames, new, 0.0, quota.unfilled(_kept(shards)))
 
 
 # Playing, in this process or in workers. A worker keeps its env from one episode to the next.
