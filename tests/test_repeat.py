@@ -1,10 +1,12 @@
 """Evaluations are deterministic, carry what is needed to repeat them, and are repeated by ``vla eval --repeat``."""
 
 import json
+import subprocess
 from dataclasses import dataclass
 
 import pytest
 
+import vla
 from tests.acting import ENV, DotAgent
 from vla import cli, provenance
 from vla.commands import eval as eval_command
@@ -69,6 +71,25 @@ def test_results_carry_what_is_needed_to_repeat_them(shaky, tmp_path):
     assert {"python", "vla", "torch", "numpy"} <= set(found["versions"])
     assert found["command"].startswith(f"vla eval --env {ENV}")
     assert all({"seed", "success", "progress", "steps"} <= set(e) for e in found["episodes_detail"])
+
+
+def test_the_commit_tells_of_changed_and_of_new_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(vla, "__file__", str(tmp_path / "vla" / "__init__.py"))
+    assert provenance.commit() is None
+    (tmp_path / "kept.txt").write_text("as it was", encoding="utf-8")
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path))
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    clean = provenance.commit()
+    assert len(clean) == 12
+    new = tmp_path / "envs" / "mine.py"
+    new.parent.mkdir()
+    new.write_text("ENV = None", encoding="utf-8")
+    assert provenance.commit() == f"{clean}+"
+    new.unlink()
+    (tmp_path / "kept.txt").write_text("changed", encoding="utf-8")
+    assert provenance.commit() == f"{clean}+"
 
 
 def test_the_hash_of_an_agent_covers_its_settings():

@@ -75,7 +75,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with ``+`` if files were changed since; None outside a checkout."""
+    """The checkout's commit, with ``+`` if files were changed or Python added since; None outside a checkout."""
     root = Path(vla.__file__).parent.parent
     if not (root / ".git").exists():
         return None
@@ -83,8 +83,11 @@ def commit() -> str | None:
         options: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "timeout": 10}
         head = subprocess.run(["git", "rev-parse", "HEAD"], **options)
         if head.returncode == 0:
-            changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **options)
-            return head.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")
+            status = subprocess.run(["git", "status", "--porcelain", "--untracked-files=all"], **options)
+            lines = status.stdout.splitlines()
+            # A new env or policy is one file that git need not know yet.
+            changed = any(not line.startswith("??") or line.endswith((".py", '.py"')) for line in lines)
+            return head.stdout.strip()[:12] + ("+" if changed else "")
     return None
 
 

@@ -10,10 +10,11 @@
 All see the same windows of the same recorded data in the same batches, with parameter counts within 10 % of each
 other (LeRobot's smallest, one ResNet-18 without pretrained weights for both cameras, sets the floor), on the same
 threads, for the same time; learning rates fall by the cosine of the time that is left. Then all play the same held-out
-episodes, eight of every sixteen actions, the peers in our loop as LeRobot's own evaluation would play them. What differs
-is the policies' own: their losses (ours also learns where to look, which the recorded data say), their learning rates,
-our moving average of the weights. ``multi_task_dit`` is left out: its encoders are CLIP's and would have to be fetched. ACT and the diffusion
-policy do not read the sentence, so where several items lie on the desk they can only guess which one is meant.
+episodes, eight of every sixteen actions, the peers in our loop as LeRobot's own evaluation would play them. What
+differs is the policies' own: their losses (ours also learns where to look, which the recorded data say), their learning
+rates, our moving average of the weights. ``multi_task_dit`` is left out: its encoders are CLIP's and would have to be
+fetched. ACT and the diffusion policy do not read the sentence, so where several items lie on the desk they can only
+guess which one is meant.
 
 The error in the table is the mean absolute difference between the first eight actions of a chunk and the expert's, on
 held-out windows, in standard deviations: it means the same for every policy. OUT/POLICY holds what ``vla eval`` writes
