@@ -81,6 +81,13 @@ def shrunken(command: str) -> list[str]:
         small += ["--policy.trunk.pixels", "32", "--data.stills", "0"]
     if any(word.startswith("gymnasium:") for word in words):
         small = ["--episodes", "2", "--workers", "1", "--videos", "1"]
+    if any("metaworld" in word for word in words):  # one of fifty tasks, and one camera
+        own = {
+            "record": ["--episodes", "2", "--workers", "1"],
+            "train": [*SMALL["train"], "--policy.trunk.pixels", "64"],
+            "eval": ["--episodes", "1", "--seed", "0", "--workers", "1", "--videos", "0"],
+        }
+        small = ["--env", "metaworld:reach-v3", *own[name]]
     if "--instruction" in words:  # the sentence decides the kind
         at = small.index("--kind")
         del small[at : at + 2]
@@ -135,14 +142,17 @@ def test_every_command_runs(tmp_path: Path) -> None:
     (tmp_path / "driver.py").write_text(DRIVER)
     make_dataset(tmp_path / "home" / "lerobot" / "pusht", size=96, state=("motor_0", "motor_1"), camera="image")
     lines = [shrunken(command) for command in commands("README.md") if command not in NOT_RUN]
-    if importlib.util.find_spec("gym_pusht") is None:
-        lines = [line for line in lines if "gymnasium:gym_pusht/PushT-v0" not in line]
+    for package in ("gym_pusht", "metaworld"):
+        if importlib.util.find_spec(package) is None:
+            lines = [line for line in lines if package not in " ".join(line)]
     result = run(["driver.py", json.dumps(lines)], tmp_path)
     assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     assert (tmp_path / "runs" / "eval_mine" / "report.html").is_file()
     assert (tmp_path / "runs" / "eval_tidy_desk" / "preview.png").is_file()
     assert read_results(tmp_path / "runs" / "robustness")["suite"]["noise"]["strong"]["n"] == 1
     assert (tmp_path / "data" / "desk" / "meta" / "vla.json").is_file()
+    if importlib.util.find_spec("metaworld") is not None:
+        assert read_results(tmp_path / "runs" / "eval_metaworld_reach-v3")["tasks"]["reach-v3"]["n"] == 1
 
 
 @pytest.mark.slow

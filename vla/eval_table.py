@@ -44,11 +44,13 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
     console.print(table)
     if "tiers" in summary:
         benchmark = load_env(summary["env"]).benchmark  # type: ignore[attr-defined]
-        published = Table(title="beside what was published, success in %", title_justify="left")
-        for title in ("model", "size", *map(words, benchmark.tiers), "mean", "source"):
-            published.add_column(title)
-        for texts in benchmark.rows(summary["agent"], summary):
-            published.add_row(*texts)
+        published = Table(title="beside what was published, success in %", title_justify="left", caption_justify="left")
+        for title in ("model", "size", *map(words, benchmark.tiers), "mean"):
+            published.add_column(title, overflow="fold")
+        rows = benchmark.rows(summary["agent"], summary)
+        for texts in rows:
+            published.add_row(*texts[:-1])
+        published.caption = f"{summary['agent']}: {rows[-1][-1]}; the others' sources are in the report"
         console.print(published)
     if summary.get("suite"):
         _print_suite(console, summary)
