@@ -7,13 +7,14 @@ noises are drawn for each encoded observation, since the head is cheap next to t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from vla.contracts import EnvSpec
-from vla.nn.flow import integrate, interpolate, sample_times
+from vla.nn.flow import integrate, interpolate, midpoint_times, sample_times
 from vla.nn.transformer import ModulatedBlock, time_embedding
 from vla.nn.trunk import Trunk, TrunkConfig
 
@@ -72,7 +73,8 @@ class FlowHead(nn.Module):
         self.embed = nn.Linear(width, config.dim)
         self.position = nn.Parameter(0.02 * torch.randn(tokens, config.dim))
         self.time = nn.Sequential(nn.Linear(config.dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim))
-        self.blocks = nn.ModuleList(ModulatedBlock(config.dim, config.heads) for _ in range(config.depth))
+        blocks = nn.ModuleList(ModulatedBlock(config.dim, config.heads) for _ in range(config.depth))
+        self.blocks: Iterable[ModulatedBlock] = blocks  # type: ignore[assignment]
         self.norm = nn.LayerNorm(config.dim)
         self.out = nn.Linear(config.dim, width)
         nn.init.zeros_(self.out.weight)
@@ -81,12 +83,23 @@ class FlowHead(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """See the class."""
+        return self.velocity(x, self.steer(t, context), self.remember(context))
+
+    def steer(self, t: Tensor, context: Tensor) -> list[Tensor]:
+        """What times (…, B) and the contexts (C, M, D) ask of each block: (…, B, 9 D)."""
+        mean = context.mean(dim=1).repeat_interleave(t.shape[-1] // len(context), 0)
+        condition = self.time(time_embedding(t, self.dim)) + mean
+        return [block.steer(condition) for block in self.blocks]
+
+    def remember(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the contexts, for each block."""
+        return [block.attend_cross.remember(context) for block in self.blocks]
+
+    def velocity(self, x: Tensor, steering: list[Tensor], memory: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The velocity of a noisy chunk (B, chunk, A), given what ``steer`` (for B times) and ``remember`` gave."""
         tokens = self.embed(x.reshape(len(x), len(self.position), -1)) + self.position
-        condition = self.time(time_embedding(t, self.dim)) + context.mean(dim=1).repeat_interleave(
-            len(x) // len(context), 0
-        )
-        for block in self.blocks:
-            tokens = block(tokens, condition, context)
+        for block, steered, remembered in zip(self.blocks, steering, memory, strict=True):
+            tokens = block(tokens, steered, remembered)
         return self.out(self.norm(tokens)).reshape(x.shape)
 
 
@@ -148,8 +161,15 @@ class FlowPolicy(nn.Module):
         context, _ = self.trunk(batch)
         if noise is None:
             noise = torch.randn(len(context), self.config.chunk, self.action_dim, device=context.device)
-        start = self.config.noise_scale * noise
-        return integrate(lambda x, t: self.head(x, t, context), start, self.config.sample_steps)
+        # All that does not depend on the chunk is worked out once, for all steps together.
+        times = midpoint_times(self.config.sample_steps, context.device)
+        steering = self.head.steer(times[:, None].expand(-1, len(context)), context)
+        memory = self.head.remember(context)
+
+        def velocity(x: Tensor, i: int) -> Tensor:
+            return self.head.velocity(x, [steered[i] for steered in steering], memory)
+
+        return integrate(velocity, self.config.noise_scale * noise, self.config.sample_steps)
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Matrices and kernels decay; biases, norms, embeddings and tokens do not."""

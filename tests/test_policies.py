@@ -166,6 +166,23 @@ def test_an_insulated_trunk_learns_nothing_from_actions() -> None:
     assert policy.head.embed.weight.grad.abs().sum() > 0
 
 
+def test_what_the_sampler_works_out_once_is_what_the_head_gives_step_by_step() -> None:
+    torch.manual_seed(0)
+    policy = registry.load_policy("flow")(tiny_config("flow"), SPEC).eval()
+    with torch.no_grad():
+        for p in policy.parameters():  # gates and outputs start at zero
+            p.add_(0.1 * torch.randn_like(p))
+        encoded = normaliser(raw_batch()).encode(raw_batch())
+        context, _ = policy.trunk(encoded)
+        noise, steps = torch.randn_like(encoded["actions"]), policy.config.sample_steps
+        x, h = policy.config.noise_scale * noise, 1.0 / steps
+        for i in range(steps):
+            t = torch.full((len(x),), i * h)
+            middle = x + 0.5 * h * policy.head(x, t, context)
+            x = x + h * policy.head(middle, t + 0.5 * h, context)
+        torch.testing.assert_close(policy.sample(encoded, noise), x, atol=1e-5, rtol=1e-4)
+
+
 def test_every_parameter_gets_a_gradient(policy) -> None:
     batch = raw_batch()
     encoded = normaliser(batch).encode(batch)

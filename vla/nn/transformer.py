@@ -26,14 +26,22 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Attend. ``mask`` (B, M) is True where a context token may be looked at."""
-        context = x if context is None else context
-        split = (x.shape[0], -1, self.heads, x.shape[2] // self.heads)
-        q = self.query_norm(self.query(x).view(split)).transpose(1, 2)
+        return self.ask(x, self.remember(x if context is None else context), mask)
+
+    def remember(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, heads, M, D / heads) of a context, for questions to come."""
         k, v = self.key_value(context).chunk(2, dim=-1)
-        k = self.key_norm(k.view(split)).transpose(1, 2)
+        return self.key_norm(self._split(k)).transpose(1, 2), self._split(v).transpose(1, 2)
+
+    def ask(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
+        """Attend to what ``remember`` gave."""
+        q = self.query_norm(self._split(self.query(x))).transpose(1, 2)
         allowed = None if mask is None else mask[:, None, None, :]
-        y = F.scaled_dot_product_attention(q, k, v.view(split).transpose(1, 2), attn_mask=allowed)
+        y = F.scaled_dot_product_attention(q, *memory, attn_mask=allowed)
         return self.out(y.transpose(1, 2).reshape(x.shape))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(len(x), -1, self.heads, x.shape[-1] // self.heads)
 
 
 def feed_forward(dim: int, ratio: int = 4) -> nn.Sequential:
@@ -79,16 +87,20 @@ class ModulatedBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, condition: Tensor, context: Tensor) -> Tensor:
-        """Tokens ``x`` (B, N, D) and ``condition`` (B, D) over ``context`` (C, M, D).
+    def steer(self, condition: Tensor) -> Tensor:
+        """Scales, shifts and gates (…, 9 D) that a condition (…, D) gives."""
+        return self.modulation(F.silu(condition))
 
-        B may be a multiple of C: then consecutive rows of ``x`` share a context, whose keys are computed once.
+    def forward(self, x: Tensor, steering: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+        """Tokens ``x`` (B, N, D) and ``steering`` (B, 9 D) over ``memory``, ``attend_cross.remember`` of C contexts.
+
+        B may be a multiple of C: then consecutive rows of ``x`` share a context.
         """
-        parts = self.modulation(F.silu(condition))[:, None].chunk(9, dim=-1)
+        parts = steering[:, None].chunk(9, dim=-1)
         scale, shift, gate = parts[0::3], parts[1::3], parts[2::3]
         x = x + gate[0] * self.attend_self(self.norm_self(x) * (1 + scale[0]) + shift[0])
-        asking = (self.norm_cross(x) * (1 + scale[1]) + shift[1]).reshape(len(context), -1, x.shape[-1])
-        x = x + gate[1] * self.attend_cross(asking, context).reshape(x.shape)
+        asking = (self.norm_cross(x) * (1 + scale[1]) + shift[1]).reshape(len(memory[0]), -1, x.shape[-1])
+        x = x + gate[1] * self.attend_cross.ask(asking, memory).reshape(x.shape)
         return x + gate[2] * self.mlp(self.norm_mlp(x) * (1 + scale[2]) + shift[2])
 
 
@@ -99,8 +111,8 @@ def fourier(x: Tensor, frequencies: int) -> Tensor:
 
 
 def time_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoids of a time in 0..1, (B,) to (B, dim): Vaswani et al., 2017, with t scaled to 0..1000."""
+    """Sinusoids of a time in 0..1, (…) to (…, dim): Vaswani et al., 2017, with t scaled to 0..1000."""
     half = dim // 2
     rates = torch.exp(-torch.arange(half, device=t.device, dtype=t.dtype) * (9.21034 / half))
-    angles = 1000.0 * t[:, None] * rates
+    angles = 1000.0 * t[..., None] * rates
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
