@@ -268,7 +268,7 @@ def _repeat(args: argparse.Namespace) -> int:
 
 
 def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None) -> Any:
-    """The agent called ``name``, or the one that ships for the env; torch gets as many ``threads``, or all CPUs."""
+    """The agent called ``name``, or the one that ships for the env; torch gets as many ``threads``, if that is said."""
     import torch
 
     from vla.agent import load
@@ -277,8 +277,11 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
     from vla.paths import shipped_agent
     from vla.registry import spec_of, split_argument
 
-    torch.set_num_threads(threads or available_cpus())  # the workers wait while the policy thinks
-    if (name or "").startswith(LEROBOT):
+    theirs = (name or "").startswith(LEROBOT)
+    # Our networks are small: waking other threads for each operation takes longer than what they save. The workers wait
+    # meanwhile.
+    torch.set_num_threads(threads or (available_cpus() if theirs else 1))
+    if theirs:
         return LeRobotPolicy(str(name).removeprefix(LEROBOT), spec_of(config.env, config.env_options))
     return load(name or shipped_agent(split_argument(config.env)[0]))
 
