@@ -97,17 +97,14 @@ class FrameCache:
                 pass  # of another version or damaged: made anew
         elif root.exists() and any(root.iterdir()):
             raise VlaError(f"{root} holds something that is no frame cache; name an empty folder")
-        with made_whole(root, "the frame cache") as build:
+        with _made_whole(root) as build:
             _decode(recorded, build, fingerprint, progress)
         return cls.open(root)
 
 
 @contextmanager
-def made_whole(root: Path, what: str) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``root`` if the block ends well, and else leaves nothing behind.
-
-    Raises VlaError, naming ``what`` and ``root``, where the disk refuses.
-    """
+def _made_whole(root: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``root`` if the block ends well, and else leaves nothing behind."""
     build = root.with_name(f"{root.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(build, ignore_errors=True)
@@ -116,7 +113,7 @@ def made_whole(root: Path, what: str) -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
         build.rename(root)
     except OSError as error:
-        raise VlaError(f"cannot write {what} {root}: {error.strerror or error}") from error
+        raise VlaError(f"cannot write the frame cache {root}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(build, ignore_errors=True)
 

@@ -31,6 +31,7 @@ from vla.contracts import Env, EnvSpec, VlaError, episode_seed
 from vla.dataset import VLA_JSON, Recorded, frames_per_second
 from vla.demonstrate import noisy_dims, play_episode
 from vla.episodes import Episode, Shard, write_shard
+from vla.provenance import commit, versions, write_atomically
 from vla.quota import Quota
 from vla.registry import load_env, spec_of, tasks_of
 from vla.sensors import NoisySensors
@@ -174,7 +175,6 @@ def _record(settings: RecordSettings, spec: EnvSpec, folder: Path, command: str,
             counted, todo = quota.plan(_kept(shards))
             bar.extend(len(counted) + len(todo))
     from vla.assemble import assemble
-    from vla.provenance import commit, versions
 
     shards = {index: shards[index] for index in counted}
     ordered = list(shards.values())
@@ -212,9 +212,7 @@ def _claim(settings: RecordSettings, spec: EnvSpec) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         if not begun:
-            temporary = folder / f"{COMMAND}.tmp"
-            temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-            temporary.rename(folder / COMMAND)
+            write_atomically(folder / COMMAND, json.dumps(wanted, indent=1))
     except Timeout:
         raise VlaError(f"another vla record is at work in {out}; wait for it, or name another --out") from None
     except OSError as error:
