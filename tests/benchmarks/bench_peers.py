@@ -62,7 +62,7 @@ from vla.validate import split_episodes, usable_episodes
 
 CHUNK, JUDGED = 16, 8
 PARAMETERS, TOLERANCE = 18e6, 0.1
-LEARNING_RATES = {"flow": 1e-3, "act": 1e-4, "diffusion": 1e-4}  # LeRobot's own; ACT's 1e-5 is meant for days
+LEARNING_RATES = {"flow": 1e-3, "act": 1e-4, "diffusion": 1e-4}  # LeRobot has 1e-5 for ACT, meant for days
 WARM_UP = 0.02  # share of the time
 HELD_WINDOWS = 64
 
