@@ -26,11 +26,10 @@ from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaErro
 from vla.ema import Ema
 from vla.feed import Feed
 from vla.frames import FrameCache
-from vla.interrupt import TrainingStopped
 from vla.optim import checked_groups, learning_rate
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig, settings, with_overrides
 from vla.sampling import Prefetch, SampleOrder, colour_jitter
-from vla.train import train
+from vla.train import TrainingStopped, train
 
 
 @dataclass(frozen=True)

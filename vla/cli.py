@@ -11,8 +11,9 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn, TextIO, cast
 
 from vla import __version__
 
@@ -37,7 +38,6 @@ Every command has examples of its own: vla COMMAND --help
 """
 
 USER_ERROR = 2
-INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
@@ -73,30 +73,84 @@ def _guess(word: str, known: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, without the program's name; ``sys.argv`` where it is None.
 
-    Returns the exit code: 0 done, 2 the user can mend it (one line on stderr), 130 interrupted, 141 the reader of
-    the output went away; else what the command returned.
+    Returns the exit code: 0 done, 2 the user can mend it (one line on stderr), 128 + N ended by signal N (130 is
+    Ctrl-C), 141 the work is done and the reader of the output had gone away; else what the command returned.
     """
+    from vla.interrupt import exit_code, terminating
+
     # Idle OpenMP threads that spin slow everything down wherever cores are shared. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-        return code
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        print("\nvla: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout once more at its end; give it somewhere to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except Exception as error:
-        line = _one_line(error)
-        if line is None:
-            raise
-        print(f"vla: error: {line}", file=sys.stderr)
-        return USER_ERROR
+    with _patient_output() as output:
+        try:
+            with terminating():
+                code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except KeyboardInterrupt as error:
+            print("\nvla: interrupted", file=sys.stderr)
+            code = exit_code(error)
+        except Exception as error:
+            line = _one_line(error)
+            if line is None:
+                raise
+            print(f"vla: error: {line}", file=sys.stderr)
+            code = USER_ERROR
+    return code or (BROKEN_PIPE if output.gone else 0)
+
+
+class _Patient:
+    """A stream whose reader may go away: what is written after that is dropped, and the work goes on to its end.
+
+    Attributes:
+        gone: whether the reader has gone.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self.gone = stream, False
+
+    def write(self, text: str) -> int:
+        try:
+            return len(text) if self.gone else self._stream.write(text)
+        except BrokenPipeError:
+            self._leave()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            if not self.gone:
+                self._stream.flush()
+        except BrokenPipeError:
+            self._leave()
+
+    def _leave(self) -> None:
+        self.gone = True
+        # Python flushes the stream once more at its end; give it somewhere to flush to.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _patient_output() -> Iterator[_Patient]:
+    """While the block runs, ``sys.stdout`` is there, takes every character, and outlives its reader."""
+    before = sys.stdout, sys.stderr
+    with ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:  # closed before the program began: vla … 1>&-
+                stream = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            elif hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a locale that has no letters for a sentence
+            setattr(sys, name, _Patient(stream))
+        output = cast(_Patient, sys.stdout)
+        try:
+            yield output
+        finally:
+            output.flush()
+            sys.stdout, sys.stderr = before
 
 
 def _one_line(error: Exception) -> str | None:

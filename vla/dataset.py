@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import EnvSpec, VlaError
-from vla.dataset_files import as_array, count_rows, png_frames, read_json, read_parquet, read_text
+from vla.dataset_files import as_array, count_rows, png_frames, read_parquet
 from vla.episodes import PIXEL_FORMAT, decode_video
+from vla.files import read_json, read_text
 
 FORMAT_VERSION = 1
 VLA_JSON = "meta/vla.json"

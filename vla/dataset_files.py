@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,19 +57,3 @@ def as_array(column: Any) -> np.ndarray:
     if not hasattr(whole.type, "value_type"):
         return whole.to_numpy(zero_copy_only=False)
     return whole.flatten().to_numpy(zero_copy_only=False).reshape(len(whole), -1)
-
-
-def read_text(path: Path) -> str:
-    """A text file. Raises VlaError, naming it, where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VlaError(f"{path} cannot be read: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises VlaError, naming it, where it is missing or damaged."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise VlaError(f"{path} is damaged: {error}") from error

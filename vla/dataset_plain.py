@@ -10,7 +10,8 @@ import numpy as np
 
 from vla.contracts import CameraSpec, EnvSpec, SpecMismatchError, VlaError
 from vla.dataset import Recorded, Source
-from vla.dataset_files import as_array, read_json, read_parquet
+from vla.dataset_files import as_array, read_parquet
+from vla.files import read_json
 
 STATE, ACTION, SUCCESS = "observation.state", "action", "next.success"
 _IMAGES, _IMAGE = "observation.images.", "observation.image"

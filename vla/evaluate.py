@@ -12,7 +12,7 @@ from vla.checks import run_checks
 from vla.comparable import require_shared
 from vla.compare import compare_shared
 from vla.contracts import VlaError, episode_seed
-from vla.provenance import write_atomically
+from vla.files import write_atomically
 from vla.registry import load_env, tasks_of
 from vla.results import as_json, read_results, summarise
 from vla.rollout import Actor, EpisodeRequest, EpisodeResult, RolloutInterrupted, Timing, run_episodes

@@ -1,23 +1,71 @@
-"""Stopping in good order: a signal is noted, and the work ends at a point where nothing is lost."""
+"""Stopping in good order: a signal is noted, and the work ends at a point where nothing is lost.
+
+SIGTERM (a scheduler, ``kill``) and SIGHUP (the terminal was closed) mean what Ctrl-C means, in every command.
+"""
 
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-from vla.contracts import VlaError
+# What asks a run to end. One that the parent process had ignored (nohup) stays ignored.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-class TrainingStopped(VlaError):
-    """A run was asked to stop and wrote a checkpoint first. ``signal`` is the number of what asked."""
+class Terminated(KeyboardInterrupt):
+    """Raised in the main thread by SIGTERM and SIGHUP, so that whatever handles Ctrl-C handles them as well."""
 
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
         self.signal = number
 
 
+def exit_code(error: BaseException | None) -> int:
+    """The exit code after an interruption: 128 + the signal's number; 130, Ctrl-C's, where none is known."""
+    while error is not None:  # what handled it may have raised another error from it
+        if isinstance(error, Terminated):
+            return 128 + error.signal
+        error = error.__cause__ or error.__context__
+    return 128 + signal.SIGINT
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """While the block runs, SIGTERM and SIGHUP raise Terminated; a second one, while the first is handled, does not.
+
+    Outside the main thread it leaves signals alone.
+    """
+    came = False
+
+    def raise_once(number: int, _: FrameType | None) -> None:
+        nonlocal came
+        if not came:
+            came = True
+            raise Terminated(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, raise_once)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_signals_to_parent() -> None:
+    """In a worker process: the parent decides when to end. It reads the end of its pipe if the parent dies."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopRequest:
-    """As a context manager, takes SIGINT and SIGTERM as a wish to stop. A second SIGINT stops at once.
+    """As a context manager, takes SIGINT, SIGTERM and SIGHUP as a wish to stop. A second SIGINT stops at once.
 
     Outside the main thread it leaves signals alone.
 
@@ -33,11 +81,10 @@ class StopRequest:
         return self.signal != 0
 
     def __enter__(self) -> StopRequest:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        except ValueError:  # not the main thread
-            pass
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from vla.contracts import VlaError
+from vla.interrupt import leave_signals_to_parent
 
 
 class WorkerDied(VlaError):
@@ -162,7 +163,7 @@ class _Objects:
 
 def _serve(pipe: Connection, factory: Callable[[], Any]) -> None:
     """A worker's life: answer batches of requests until the pipe closes or None comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    leave_signals_to_parent()
     objects = _Objects(factory)
     while True:
         try:

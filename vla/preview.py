@@ -15,9 +15,9 @@ from vla import perturb
 from vla.chunking import RecedingHorizon
 from vla.contracts import Chunk, Env
 from vla.evaluate import EvalConfig
+from vla.files import write_atomically
 from vla.latency import DelayedChunking
 from vla.player import EpisodeRequest
-from vla.provenance import write_atomically
 from vla.registry import load_env, make_env
 from vla.sensors import LEVELS, NoisySensors
 

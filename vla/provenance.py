@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import subprocess
 import sys
@@ -62,16 +61,6 @@ def _source_file(name: str, folder: Path | None, origin: str | None) -> Path | N
         return Path(origin) if origin and origin.endswith(".py") and "." not in name else None
     place = folder.joinpath(*name.split(".")[1:])
     return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
-
-
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write under a temporary name, then rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def commit() -> str | None:

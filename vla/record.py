@@ -11,7 +11,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
@@ -31,7 +30,9 @@ from vla.contracts import Env, EnvSpec, VlaError, episode_seed
 from vla.dataset import VLA_JSON, Recorded, frames_per_second
 from vla.demonstrate import noisy_dims, play_episode
 from vla.episodes import Episode, Shard, write_shard
-from vla.provenance import commit, versions, write_atomically
+from vla.files import write_atomically
+from vla.interrupt import leave_signals_to_parent
+from vla.provenance import commit, versions
 from vla.quota import Quota
 from vla.registry import load_env, spec_of, tasks_of
 from vla.sensors import NoisySensors
@@ -285,7 +286,7 @@ def _agent(settings: RecordSettings) -> Any:
 
 def _begin_worker(name: str, options: dict[str, Any], path: list[str]) -> None:
     global _worker_env
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    leave_signals_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.path[:] = path
     from vla.registry import make_env

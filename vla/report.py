@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from vla.files import write_atomically
 from vla.perturb import describe
-from vla.provenance import write_atomically
 from vla.registry import load_env
 from vla.report_style import across_seeds, bar_row, facts_table, interval, number, page, percent, points, words
 from vla.rollout import EpisodeResult

@@ -15,7 +15,8 @@ from typing import Any
 from vla import perturb
 from vla.contracts import VlaError
 from vla.evaluate import EvalConfig, evaluate, video_name
-from vla.provenance import commit, versions, write_atomically
+from vla.files import write_atomically
+from vla.provenance import commit, versions
 from vla.report import write_report
 from vla.results import agent_hashes, as_json, env_code_hash, read_results
 from vla.rollout import Actor, EpisodeResult, RolloutInterrupted

@@ -27,12 +27,20 @@ from vla.contracts import Observation, VlaError
 from vla.ema import Ema
 from vla.feed import Feed
 from vla.frames import Windows
-from vla.interrupt import StopRequest, TrainingStopped
+from vla.interrupt import StopRequest
 from vla.optim import LossModule, idle_parameters, learning_rate, make_optimizer, pick_precision
 from vla.recipe import Recipe, recipe_to_dict
 from vla.sampling import Prefetch, batch_rng, colour_jitter, fit_normaliser, seed_torch, to_device
 from vla.train_log import TrainLog
 from vla.validate import closed_loop, held_out_loss, require_env
+
+
+class TrainingStopped(VlaError):
+    """A run was asked to stop and wrote a checkpoint first. ``signal`` is the number of what asked."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 @dataclass

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vla.contracts import VlaError
+from vla.files import write_atomically
 from vla.progress import Progress
-from vla.provenance import write_atomically
 
 
 class TrainLog:

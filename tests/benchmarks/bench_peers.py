@@ -51,10 +51,11 @@ from vla.agent import Agent
 from vla.contracts import EnvSpec, Observation, VlaError
 from vla.ema import Ema
 from vla.evaluate import EvalConfig, evaluate
+from vla.files import write_atomically
 from vla.frames import FrameCache, Windows
 from vla.lerobot_policy import LeRobotPolicy
 from vla.nn.trunk import TrunkConfig
-from vla.provenance import machine, write_atomically
+from vla.provenance import machine
 from vla.registry import load_recipe
 from vla.rollout import Actor
 from vla.sampling import SampleOrder, fit_normaliser

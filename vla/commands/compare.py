@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from vla.compare import compare_runs
     from vla.compare_page import render
     from vla.contracts import VlaError
-    from vla.provenance import write_atomically
+    from vla.files import write_atomically
     from vla.results import as_json
 
     if extra:

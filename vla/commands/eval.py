@@ -39,7 +39,6 @@ The results are in the folder --out: results.json, report.html and videos/*.mp4.
 Evaluation seeds never meet training seeds. The exit code is 0 if the evaluation ran, however well the agent did.
 """
 
-INTERRUPTED = 130
 LEROBOT = "lerobot:"  # before the folder of a policy that LeRobot trained
 REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out")
 
@@ -145,12 +144,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if against.startswith(LEROBOT):
         console.print(f"first {against}, on the same episodes", highlight=False, markup=False)
         args.against, theirs = None, replace(config, agent=against, check=0)
-        if _evaluate(console, theirs, _load_agent(against, config), out / "against", args) is None:
-            return INTERRUPTED
+        _evaluate(console, theirs, _load_agent(against, config), out / "against", args)
         args.against = out / "against"
     summary = _evaluate(console, config, agent, out, args)
-    if summary is None:
-        return INTERRUPTED
     print_table(console, summary)
     console.print(f"\nreport: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
@@ -195,11 +191,10 @@ def _preview(console: Console, config: EvalConfig, out: Path) -> int:
     return 0
 
 
-def _evaluate(
-    console: Console, config: EvalConfig, agent: Any, out: Path, args: argparse.Namespace
-) -> dict[str, Any] | None:
-    """Evaluate under a progress bar. Returns the content of ``results.json``, or None after Ctrl-C."""
+def _evaluate(console: Console, config: EvalConfig, agent: Any, out: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate under a progress bar. Returns the content of ``results.json``; SystemExit after Ctrl-C and the like."""
     from vla.evaluate import evaluate
+    from vla.interrupt import exit_code
     from vla.robustness import run_suite
     from vla.rollout import RolloutInterrupted
 
@@ -216,7 +211,7 @@ def _evaluate(
         if not error.by_user:
             raise
         print(f"vla: {error}", file=sys.stderr)
-        return None
+        raise SystemExit(exit_code(error)) from error
 
 
 def _repeat(args: argparse.Namespace) -> int:
@@ -225,7 +220,7 @@ def _repeat(args: argparse.Namespace) -> int:
 
     from vla.contracts import VlaError
     from vla.eval_table import print_table
-    from vla.provenance import write_atomically
+    from vla.files import write_atomically
     from vla.repeat import compare_episodes, compare_parts, read_recording, require_same
     from vla.results import as_json
 
@@ -249,8 +244,6 @@ def _repeat(args: argparse.Namespace) -> int:
     for text in require_same(recording, agent, args.env):
         console.print(f"note: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     summary = _evaluate(console, recording.config, agent, out, args)
-    if summary is None:
-        return INTERRUPTED
     found = compare_episodes(recording.data, summary)
     parts = compare_parts(folder, out, recording.config.suite)
     summary["repeat"] = {"of": recording.label, **found} | ({"parts": parts} if parts else {})

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
-    """Record or replay. Returns 0; 1 if a replay differs; 130 after Ctrl-C."""
+    """Record or replay. Returns 0; 1 if a replay differs; 128 + N after signal N, e.g. 130 after Ctrl-C."""
     from vla.contracts import VlaError
 
     if extra:
@@ -122,6 +122,7 @@ def _axes(env: str, text: str | None) -> tuple[str, ...]:
 def _record(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from vla.interrupt import exit_code
     from vla.record import RecordSettings, record
     from vla.registry import env_options
     from vla.stats import wilson
@@ -145,9 +146,9 @@ def _record(args: argparse.Namespace) -> int:
     console = Console()
     try:
         summary = record(settings, command=shlex.join(["vla", *sys.argv[1:]]))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         console.print("stopped; finished episodes are kept, and the same command goes on from them")
-        return 130
+        return exit_code(error)
     for task, kept in summary.unfilled.items():
         console.print(f"of {task} only {kept} of {settings.episodes} could be kept", style="yellow", highlight=False)
     rate = wilson(summary.succeeded, summary.played)

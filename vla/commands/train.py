@@ -77,8 +77,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         print(describe(recipe))
         return 0
 
-    from vla.interrupt import TrainingStopped
-    from vla.train import train
+    from vla.train import TrainingStopped, train
 
     out = args.out or str(Path("runs") / recipe.name)
     try:
