@@ -1,7 +1,7 @@
 """Flow matching on any LeRobot v3 dataset."""
 
-from policies.flow import FlowConfig
-from vla.nn.trunk import TrunkConfig
+from policies.flow_config import FlowConfig
+from vla.nn.config import TrunkConfig
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig
 
 

@@ -1,7 +1,7 @@
 """Meta-World's fifty tasks, told apart by their sentences alone."""
 
-from policies.flow import FlowConfig
-from vla.nn.trunk import TrunkConfig
+from policies.flow_config import FlowConfig
+from vla.nn.config import TrunkConfig
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig
 
 

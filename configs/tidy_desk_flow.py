@@ -1,6 +1,6 @@
 """The agent that ships: flow matching on scripted demonstrations of the desk."""
 
-from policies.flow import FlowConfig
+from policies.flow_config import FlowConfig
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig
 
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from envs.gymnasium import GymnasiumEnv
-from policies.flow import FlowConfig, FlowPolicy
+from policies.flow import FlowPolicy
+from policies.flow_config import FlowConfig
 from tests import tiny_gym
 from vla import registry
 from vla.agent import Agent
 from vla.cli import main
 from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaError
-from vla.nn.trunk import TrunkConfig
+from vla.nn.config import TrunkConfig
 from vla.normalise import Normaliser
 
 DOT = "gymnasium:tests.tiny_gym:tiny/Dot-v0"

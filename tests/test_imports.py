@@ -76,15 +76,22 @@ def test_what_is_allowed_is_not_a_breach(tmp_path: Path) -> None:
     assert breaches(tmp_path) == []
 
 
-def loaded_after(statements: str) -> list[str]:
-    """The heavy packages that are loaded once a fresh interpreter has run ``statements``."""
-    code = f"import sys\n{statements}\nprint(*sorted(set(sys.modules) & set({HEAVY!r})))"
+def loaded_after(statements: str, among: tuple[str, ...] = HEAVY) -> list[str]:
+    """Those packages of ``among`` that are loaded once a fresh interpreter has run ``statements``."""
+    code = f"import sys\n{statements}\nprint()\nprint(*sorted(set(sys.modules) & set({among!r})))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    return result.stdout.split()
+    return result.stdout.splitlines()[-1].split()
 
 
 def test_light_modules_load_nothing_heavy() -> None:
     commands = [f"vla.commands.{file.stem}" for file in sorted((ROOT / "vla" / "commands").glob("[!_]*.py"))]
     assert loaded_after("import " + ", ".join(LIGHT + commands)) == []
     assert loaded_after("import gymnasium") == ["gymnasium"]
+
+
+def test_recipes_are_listed_and_shown_without_torch() -> None:
+    main = "from vla.cli import main\nassert main(['train', *{!r}]) == 0"
+    assert loaded_after(main.format(["--list"]), (*HEAVY, "policies")) == []
+    recipes = "from vla.registry import load_recipe, names\n[load_recipe(name) for name in names('recipe')]\n"
+    assert loaded_after(recipes + main.format(["tidy_desk_flow", "--show", "--policy.trunk.map_dim", "32"])) == []

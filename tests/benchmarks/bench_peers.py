@@ -45,7 +45,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from policies.flow import FlowConfig, FlowPolicy
+from policies.flow import FlowPolicy
+from policies.flow_config import FlowConfig
 from tests.benchmarks.bench_train import parameters
 from vla.agent import Agent
 from vla.contracts import EnvSpec, Observation, VlaError
@@ -54,7 +55,7 @@ from vla.evaluate import EvalConfig, evaluate
 from vla.files import write_atomically
 from vla.frames import FrameCache, Windows
 from vla.lerobot_policy import LeRobotPolicy
-from vla.nn.trunk import TrunkConfig
+from vla.nn.config import TrunkConfig
 from vla.provenance import machine
 from vla.registry import load_recipe
 from vla.rollout import Actor

@@ -28,7 +28,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch import Tensor, nn
 
-from policies.flow import FlowConfig, FlowPolicy
+from policies.flow import FlowPolicy
+from policies.flow_config import FlowConfig
 from vla.contracts import CameraSpec, EnvSpec
 from vla.provenance import machine
 

@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from vla.contracts import EnvSpec, VlaError
+from vla.nn.config import TrunkConfig
 from vla.nn.language import LanguageEncoder
 from vla.nn.resampler import Resampler, offset_loss, pointing_accuracy, pointing_loss, yaw_loss
 from vla.nn.transformer import feed_forward, fourier
 from vla.nn.vision import VisionEncoder
-
-
-@dataclass(frozen=True)
-class TrunkConfig:
-    """Size of the trunk.
-
-    Attributes:
-        vision: the timm network, one for each camera.
-        pretrained: whether timm's weights are loaded (asks the hub).
-        pixels: the side of the image that each camera's network sees, in the order of the env's cameras; a single
-            number serves them all.
-        map_dim: channels of the feature maps.
-        slots: how many slots look around.
-        hops: how often they look.
-        language_depth: transformer blocks over the words.
-        glimpse: side of the window of the camera's own pixels that is read where the first two slots point, a multiple
-            of 4; 0 for none. For cameras with more pixels than ``pixels``, and things of few pixels.
-    """
-
-    vision: str = "mobilenetv4_conv_small"
-    pretrained: bool = False
-    pixels: tuple[int, ...] = (128, 64)
-    map_dim: int = 64
-    slots: int = 4
-    hops: int = 2
-    language_depth: int = 1
-    glimpse: int = 0
 
 
 class Trunk(nn.Module):

@@ -1,0 +1,47 @@
+"""The settings of the flow policy, apart from it: recipes are listed and shown without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vla.nn.config import TrunkConfig
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Size and habits of the flow policy.
+
+    Attributes:
+        chunk: actions predicted at once.
+        execute: how many of them are played before the policy looks again.
+        trunk: the trunk's sizes.
+        dim, depth, heads: of the head's transformer; ``dim`` is the context's width too.
+        actions_per_token: consecutive actions that share one token; must divide ``chunk``.
+        draws: flow times and noises drawn for each observation in training.
+        time_alpha, time_beta: the Beta distribution of the flow time.
+        sample_steps: midpoint steps from noise to chunk (two calls of the head each); four give no better success.
+        noise_scale: standard deviation of the noise that a chunk begins as; training has 1. Less of it gives likelier
+            chunks and steadier grasps, 0 always the same chunk.
+        insulated: whether the flow loss leaves the trunk alone, so that it learns from points and stills only and
+            cannot learn the demonstrations by heart ("Knowledge insulating VLAs", Driess et al., 2025).
+        pointing_weight: weight of the loss that teaches the first two slots where to look.
+        yaw_weight: weight of the loss that teaches them how things lie; stills alone know that.
+        offset_weight: weight of the loss that teaches them how far off things are, likewise.
+    """
+
+    chunk: int = 16
+    execute: int = 4
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    dim: int = 192
+    depth: int = 4
+    heads: int = 4
+    actions_per_token: int = 2
+    draws: int = 2
+    time_alpha: float = 2.0
+    time_beta: float = 2.0
+    sample_steps: int = 2
+    noise_scale: float = 0.5
+    insulated: bool = False
+    pointing_weight: float = 1.0
+    yaw_weight: float = 1.0
+    offset_weight: float = 1.0
