@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import mujoco
 import numpy as np
 
+from envs.physics import mujoco
 from envs.rectangles import Rectangle, clear
 
 COUNTS = {"mild": 1, "medium": 3, "strong": 5}

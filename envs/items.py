@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from envs.instructions import NOUNS
+from envs.physics import mujoco
 from envs.rectangles import Rectangle
 
 _GEOM = mujoco.mjtGeom

@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import mujoco
 import numpy as np
 
+from envs.physics import mujoco
 from vla.control.rotation import matrix_from_vector
 from vla.perturb import rng_of
 

@@ -11,17 +11,14 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
+from envs.physics import mujoco
+from envs.safety import SafetyMonitor
 from vla import gl
-
-gl.choose_backend()  # before mujoco is imported
-
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-
-from envs.safety import SafetyMonitor  # noqa: E402
-from vla.contracts import CameraSpec, VlaError  # noqa: E402
-from vla.control import CONTROL_HZ, Controller, Limits  # noqa: E402
-from vla.paths import assets_dir  # noqa: E402
+from vla.contracts import CameraSpec, VlaError
+from vla.control import CONTROL_HZ, Controller, Limits
+from vla.paths import assets_dir
 
 DT = 0.1
 PHYSICS_HZ = 600

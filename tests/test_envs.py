@@ -1,4 +1,4 @@
-"""One battery for every env of the registry, then what is particular to tidy_desk and to the GL backend."""
+"""One battery for every env of the registry, then what is particular to tidy_desk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -16,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from envs import instructions, items, phrases, tidy_layout
 from envs.instructions import Goal
 from envs.tidy_desk import TidyDesk
-from vla import gl, perturb, registry
+from vla import perturb, registry
 from vla.contracts import Env, Expert, ExpertStep, MissingExtraError, NoExpertError, VlaError, as_observation
 
 # An env that is nothing without an argument stands here with those that the battery plays.
@@ -509,27 +508,3 @@ def test_video_frame_differs_from_the_fast_one(desk: TidyDesk) -> None:
     assert nice.shape == fast.shape == (120, 160, 3) and (nice != fast).any()
     with pytest.raises(VlaError, match="overview"):
         desk.frame(32, 32, camera="nowhere")
-
-
-# --- the GL backend ------------------------------------------------------------------------------------------------
-
-
-def test_backend_keeps_the_users_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
-    assert gl.choose_backend() == "osmesa"
-
-
-def test_no_backend_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MUJOCO_GL")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(gl, "_loads", lambda *names: None)
-    with pytest.raises(VlaError, match="apt-get install libegl1"):
-        gl.choose_backend()
-
-
-def test_a_wrong_backend_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUJOCO_GL", "vulkan")
-    with pytest.raises(VlaError, match="vulkan"):
-        gl.Offscreen(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16)

@@ -137,20 +137,19 @@ def draw_test_frame(frames: int = 50) -> tuple[str, np.ndarray, float]:
 
 def rendering(save_to: Path | None = None) -> Check:
     """The GL backend, with a frame drawn and its speed. ``save_to`` keeps the frame as a picture."""
-    install = "apt-get install -y libegl1 libgl1 libgl1-mesa-dri libgles2 libopengl0"
-    if os.environ.get("MUJOCO_GL"):
-        install = f"unset MUJOCO_GL   # or, if that is not enough: {install}"
+    from vla.gl_backend import INSTALL, NoOpenGLError
+
     try:
         backend, image, fps = draw_test_frame()
-    except VlaError as error:
-        return Check("Rendering", MISSING, str(error), install)
+    except NoOpenGLError as error:
+        return Check("Rendering", MISSING, error.fault, error.fix)
     if save_to is not None:
         from matplotlib.image import imsave
 
         imsave(save_to, image)
     detail = f"{backend}, {FRAME_PX}x{FRAME_PX} test frame at {fps:.0f} frames/s"
     if image.std() < 1.0:
-        return Check("Rendering", MISSING, f"{backend} draws an empty frame", install)
+        return Check("Rendering", MISSING, f"{backend} draws an empty frame", INSTALL)
     if fps < SLOW_FPS:
         return Check("Rendering", WARN, f"{detail}: slow", "stop other work on this machine, and run vla doctor again")
     return Check("Rendering", OK, detail)

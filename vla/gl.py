@@ -1,27 +1,23 @@
-"""OpenGL for camera renders: the program chooses the backend, and one context serves many models.
+"""OpenGL for camera renders: one context serves many models.
 
-No module here imports mujoco at import time, so that ``choose_backend`` can run first.
+Importing this imports no mujoco, so that ``choose_backend`` (``vla/gl_backend.py``) can run first.
 """
 
 from __future__ import annotations
 
 import atexit
-import ctypes
+import contextlib
 import importlib
 import math
-import os
-import sys
 import weakref
 from typing import Any
 
 import numpy as np
 
-from vla.contracts import VlaError
+from vla.gl_backend import NoOpenGLError, choose_backend, fault_of
 
-_NO_BACKEND = (
-    "no OpenGL backend works here: there is no display, EGL makes no context and OSMesa is not installed; "
-    "on Debian or Ubuntu run: apt-get install libegl1 libegl-mesa0 libgl1 libglx-mesa0"
-)
+__all__ = ["NoOpenGLError", "Offscreen", "choose_backend"]
+
 _MODULES = {
     "glfw": "mujoco.glfw",
     "egl": "mujoco.egl",
@@ -37,88 +33,6 @@ def _close_all() -> None:
     """Free what is left before the GL library goes: a context that outlives it fails loudly at exit."""
     for offscreen in list(_live):
         offscreen.close()
-
-
-def choose_backend() -> str:
-    """Set ``MUJOCO_GL`` unless the user did, and return it: a display, else EGL, else OSMesa.
-
-    Cheap after the first call. Call it before anything imports mujoco.
-
-    Raises:
-        VlaError: nothing can render; the message names the Debian packages that mend it.
-    """
-    chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
-    if not chosen:
-        chosen = _probe()
-        os.environ["MUJOCO_GL"] = chosen
-    if chosen in ("egl", "osmesa"):
-        os.environ.setdefault("PYOPENGL_PLATFORM", chosen)
-    return chosen
-
-
-def _probe() -> str:
-    if sys.platform == "darwin":
-        return "cgl"
-    if sys.platform == "win32":
-        return "wgl"
-    if (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and _glfw_works():
-        return "glfw"
-    if _egl_works():
-        return "egl"
-    if _loads("libOSMesa.so.8", "libOSMesa.so"):
-        return "osmesa"
-    raise VlaError(_NO_BACKEND)
-
-
-def _loads(*names: str) -> ctypes.CDLL | None:
-    for name in names:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
-
-
-def _glfw_works() -> bool:
-    try:
-        glfw = importlib.import_module("glfw")
-        return bool(glfw.init())
-    except Exception:  # a missing library and a dead display fail in many ways; all mean: not this one
-        return False
-
-
-def _egl_works() -> bool:
-    """Whether some EGL device makes a desktop OpenGL context. Asks libEGL itself: nothing else gets imported."""
-    egl = _loads("libEGL.so.1", "libEGL.so")
-    if egl is None:
-        return False
-    egl.eglGetProcAddress.restype = ctypes.c_void_p
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
-    query = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
-    get_display = egl.eglGetProcAddress(b"eglGetPlatformDisplayEXT")
-    if not query or not get_display:
-        return False
-    devices, count = (pointer * 16)(), integer()
-    if not ctypes.CFUNCTYPE(integer, integer, pointer, pointer)(query)(16, devices, ctypes.byref(count)):
-        return False
-    egl.eglCreateContext.restype = pointer
-    egl.eglCreateContext.argtypes = [pointer, pointer, pointer, pointer]
-    egl.eglInitialize.argtypes = [pointer, pointer, pointer]
-    egl.eglChooseConfig.argtypes = [pointer, pointer, pointer, integer, pointer]
-    egl.eglDestroyContext.argtypes = [pointer, pointer]
-    wanted = (integer * 5)(0x3033, 0x0001, 0x3040, 0x0008, 0x3038)  # pbuffer surface, desktop OpenGL, end
-    for device in devices[: count.value]:
-        display = ctypes.CFUNCTYPE(pointer, integer, pointer, pointer)(get_display)(0x313F, device, None)
-        if not display or not egl.eglInitialize(display, None, None):
-            continue
-        config, found = pointer(), integer()
-        egl.eglChooseConfig(display, wanted, ctypes.byref(config), 1, ctypes.byref(found))
-        egl.eglBindAPI(0x30A2)
-        context = egl.eglCreateContext(display, config, None, None) if found.value else None
-        if context:
-            egl.eglDestroyContext(display, context)
-            return True
-    return False
 
 
 def _in_sight(model: Any, data: Any, camera: int, aspect: float) -> np.ndarray:
@@ -147,7 +61,7 @@ class Offscreen:
         effects: reflections, haze and the model's own roundness, as MuJoCo itself would draw them.
 
     Raises:
-        VlaError: no GL context can be made.
+        NoOpenGLError: no GL context can be made.
     """
 
     def __init__(
@@ -156,25 +70,26 @@ class Offscreen:
         backend = choose_backend()
         import mujoco
 
-        if backend not in _MODULES:
-            raise VlaError(f"MUJOCO_GL is '{backend}'; it must be one of {', '.join(_MODULES)} or unset")
         self._mujoco = mujoco
         self._context: Any = None
         self._gl: Any = None
-        try:
-            self._gl = importlib.import_module(_MODULES[backend]).GLContext(width, height)
-            atexit.unregister(_close_all)
-            atexit.register(_close_all)  # last registered, first called: before the backend's own clean-up
-            self._gl.make_current()
-        except Exception as error:
-            raise VlaError(f"OpenGL backend '{backend}' makes no context ({error}); {_NO_BACKEND}") from error
-        _live.add(self)
         size, quality = model.vis.global_, model.vis.quality
         # The context reads these from the model; round things get fewer faces where a pixel is large.
         size.offwidth, size.offheight, quality.shadowsize, quality.offsamples = width, height, shadows, samples
         if not effects:
             quality.numslices, quality.numstacks = (16, 8) if max(width, height) <= 256 else (36, 20)
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        try:
+            self._gl = importlib.import_module(_MODULES[backend]).GLContext(width, height)
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)  # last registered, first called: before the backend's own clean-up
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except Exception as error:  # each backend fails in its own ways
+            with contextlib.suppress(Exception):
+                self.close()
+            reason = str(error).partition("\n")[0]
+            raise fault_of(f"OpenGL by {backend} makes no picture of {width} x {height} ({reason})") from error
+        _live.add(self)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self.width, self.height, self._shadows = width, height, shadows
         self._effects = effects
