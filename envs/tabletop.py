@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +18,7 @@ from envs.physics import mujoco
 from envs.safety import SafetyMonitor
 from vla import gl
 from vla.contracts import CameraSpec, VlaError
-from vla.control import CONTROL_HZ, Controller, Limits
-from vla.paths import assets_dir
+from vla.control import CONTROL_HZ, PANDA, Controller
 
 DT = 0.1
 PHYSICS_HZ = 600
@@ -38,6 +38,7 @@ ACTION_HIGH = np.array([0.80, 0.45, 0.60] + [1.0] * 6 + [1.0], np.float32)
 STATE_LOW = np.array([-1.5] * 3 + [-1.01] * 6 + [0.0] + [-4.0] * 7, np.float32)
 STATE_HIGH = np.array([1.5] * 3 + [1.01] * 6 + [1.0] + [4.0] * 7, np.float32)
 WORKSPACE_LOW, WORKSPACE_HIGH = (0.25, -0.45, 0.010), (0.80, 0.45, 0.60)
+ARM = replace(PANDA, limits=replace(PANDA.limits, workspace_low=WORKSPACE_LOW, workspace_high=WORKSPACE_HIGH))
 
 _SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
 _TICKS = round(DT * CONTROL_HZ)
@@ -66,7 +67,7 @@ def _wood() -> bytes:
 
 
 def _base_scene() -> mujoco.MjSpec:
-    spec = mujoco.MjSpec.from_file(str(assets_dir() / "arms" / "panda.xml"))
+    spec = mujoco.MjSpec.from_file(str(ARM.file))
     for key in list(spec.keys):  # its qpos does not fit once a task adds bodies
         spec.delete(key)
     spec.option.timestep = 1.0 / PHYSICS_HZ
@@ -153,8 +154,7 @@ class Tabletop:
         if not 16 <= cameras_px <= 2048:
             raise VlaError(f"cameras_px must be 16 to 2048, and was {cameras_px}")
         self.cameras_px, self.quality = cameras_px, quality
-        arm = assets_dir() / "arms" / "panda.xml"
-        self.controller = Controller(arm, Limits(workspace_low=WORKSPACE_LOW, workspace_high=WORKSPACE_HIGH))
+        self.controller = Controller(ARM)
         self._base = _base_scene()
         self._renderers: dict[str, gl.Offscreen] = {}
         self.model: mujoco.MjModel

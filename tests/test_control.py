@@ -1,19 +1,32 @@
 """The 200 Hz controller: it arrives, it keeps its limits, it refuses nonsense."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from vla.contracts import VlaError
-from vla.control import CONTROL_HZ, Controller
+from vla.control import CONTROL_HZ, PANDA, ArmSpec, Controller, Limits
 from vla.control.rotation import matrix_from_6d, matrix_from_vector, matrix_to_6d, rotation_vector
-from vla.paths import assets_dir
 
+UR5E = ArmSpec(
+    name="ur5e",
+    mjcf=Path(__file__).parent / "arms" / "ur5e.xml",
+    joints=(
+        *("shoulder_pan_joint", "shoulder_lift_joint", "elbow_joint"),
+        *("wrist_1_joint", "wrist_2_joint", "wrist_3_joint"),
+    ),
+    tool_site="tool0",
+    limits=Limits((3.0,) * 6, (12.0,) * 6, (0.2, -0.5, 0.02), (0.8, 0.5, 0.7)),
+)
 DOWN = np.array([1.0, 0, 0, 0, -1.0, 0])
 
 
-@pytest.fixture
-def controller() -> Controller:
-    return Controller(assets_dir() / "arms" / "panda.xml")
+@pytest.fixture(params=[PANDA, UR5E], ids=lambda arm: arm.name)
+def controller(request: pytest.FixtureRequest) -> Controller:
+    """The battery's arms: one of seven joints, one of six with other names."""
+    return Controller(request.param)
 
 
 def ticks(controller: Controller, n: int) -> tuple[np.ndarray, list[float]]:
@@ -59,6 +72,61 @@ def test_refuses_a_bad_action_and_stays(controller: Controller, bad: np.ndarray)
         controller.set_target(bad)
     ticks(controller, 40)
     assert np.linalg.norm(controller.position - before) < 1e-3
+
+
+def test_stops_where_it_is_held(controller: Controller) -> None:
+    """A joint that stays behind: the arm brakes within its limits, comes to rest there, and says why."""
+    controller.set_target(np.array([0.5, 0.2, 0.1, *DOWN, 0.0]), duration=0.5)
+    held = controller.q.copy()
+    path = [held]
+    for _ in range(CONTROL_HZ):
+        path.append(controller.tick(held)[0])
+        if controller.stopped:
+            break
+    assert controller.stopped is not None and controller.stopped.startswith(controller.arm.joints)
+    with pytest.raises(VlaError, match=f"'{controller.arm.name}' was stopped: "):
+        controller.set_target(np.array([0.5, 0.2, 0.1, *DOWN, 0.0]))
+    path += list(ticks(controller, 2 * CONTROL_HZ)[0])
+    acceleration = np.diff(np.array(path), n=2, axis=0) * CONTROL_HZ**2
+    assert (np.abs(acceleration) < 1.05 * np.array(controller.limits.acceleration)).all()
+    assert np.abs(controller.q - held).max() < 2e-3 and np.abs(controller.velocity).max() < 1e-2
+    controller.reset(held, 1.0)
+    controller.set_target(np.array([0.5, 0.2, 0.1, *DOWN, 0.0]))
+    assert controller.stopped is None
+
+
+def test_goes_on_while_joints_lag_a_little_or_for_a_moment(controller: Controller) -> None:
+    controller.set_target(np.array([0.5, 0.2, 0.1, *DOWN, 0.0]), duration=0.5)
+    behind, late = controller.q.copy(), round(controller.limits.tracking_time * CONTROL_HZ)
+    for tick in range(2 * CONTROL_HZ):
+        behind = behind + 0.2 * (controller.tick(behind)[0] - behind)  # a servo that is 20 ms behind
+        if tick > CONTROL_HZ and tick % 50 < late:  # and an encoder that jumps
+            controller.tick(behind + 1.0)
+    assert controller.stopped is None
+    assert np.linalg.norm(controller.position - (0.5, 0.2, 0.1)) < 1e-3
+
+
+@pytest.mark.parametrize("bad", [np.full(7, np.nan), np.zeros(3)])
+def test_stops_on_measurements_that_are_none(bad: np.ndarray) -> None:
+    controller = Controller(PANDA)
+    before = controller.q.copy()
+    controller.tick(bad)
+    assert "7 numbers are wanted" in str(controller.stopped)
+    assert np.array_equal(ticks(controller, 5)[0][-1], before)
+
+
+def test_two_arms_are_two_controllers() -> None:
+    left, right = Controller(PANDA), Controller(UR5E)
+    rest = right.q.copy()
+    left.set_target(np.array([0.5, 0.2, 0.2, *DOWN, 1.0]))
+    ticks(left, 50)
+    assert np.array_equal(ticks(right, 50)[0][-1], rest)
+
+
+@pytest.mark.parametrize("change", [{"joints": ("elbow",)}, {"tool_site": "hand"}])
+def test_an_arm_that_its_model_lacks_is_refused(change: dict) -> None:
+    with pytest.raises(VlaError, match=r"panda\.xml does not fit the arm 'panda': .*(elbow|hand)"):
+        Controller(replace(PANDA, **change))
 
 
 def test_rotations_round_trip() -> None:

@@ -9,20 +9,25 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a seven-joint arm. The defaults are Franka's data sheet, with velocity and acceleration derated.
+    """Limits of an arm with N joints.
 
     Attributes:
-        velocity: the largest joint speeds, rad/s.
-        acceleration: the largest joint accelerations, rad/s^2.
+        velocity: the largest joint speeds, rad/s, (N,).
+        acceleration: the largest joint accelerations, rad/s^2, (N,).
         workspace_low, workspace_high: the box that the tool centre point stays in, metres, base frame.
         gripper_speed: the largest change of the gripper's opening (0 closed, 1 open), 1/s.
+        tracking_error: how far a measured joint may be from where it was commanded, rad; one that is farther off for
+            ``tracking_time`` seconds is blocked, or its servo does not follow, and the arm stops.
+        tracking_time: seconds.
     """
 
-    velocity: tuple[float, ...] = (2.1, 2.1, 2.1, 2.1, 2.5, 2.5, 2.5)
-    acceleration: tuple[float, ...] = (12.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0)
-    workspace_low: tuple[float, float, float] = (0.25, -0.45, 0.004)
-    workspace_high: tuple[float, float, float] = (0.80, 0.45, 0.60)
+    velocity: tuple[float, ...]
+    acceleration: tuple[float, ...]
+    workspace_low: tuple[float, float, float]
+    workspace_high: tuple[float, float, float]
     gripper_speed: float = 4.0
+    tracking_error: float = 0.2
+    tracking_time: float = 0.05
 
 
 class JointLimiter:
@@ -30,7 +35,7 @@ class JointLimiter:
 
     Args:
         limits: the limits.
-        low, high: joint range, rad, (7,).
+        low, high: joint range, rad, (N,).
         dt: seconds between two ticks.
     """
 
@@ -43,12 +48,12 @@ class JointLimiter:
         """The velocity nearest to ``wanted`` that the joints may have now.
 
         Args:
-            q: joint positions, rad, (7,).
-            velocity: joint velocities of the last tick, rad/s, (7,).
-            wanted: joint velocities asked for, rad/s, (7,).
+            q: joint positions, rad, (N,).
+            velocity: joint velocities of the last tick, rad/s, (N,).
+            wanted: joint velocities asked for, rad/s, (N,).
 
         Returns:
-            Joint velocities, rad/s, (7,).
+            Joint velocities, rad/s, (N,).
         """
         # One factor for all joints keeps the direction of motion, so the tool slows down and does not swerve.
         excess = np.max(np.abs(wanted) / self.max_velocity)
