@@ -102,11 +102,13 @@ class FlowPolicy(nn.Module):
         if points is not None and weight > 0.0:
             parts["pointing"] = float(points.detach())
             loss = loss + weight * points
-        if "stills" in batch and weight > 0.0:
+        weights = {"grounding": weight, "yaw": self.config.yaw_weight, "offset": self.config.offset_weight}
+        if "stills" in batch and any(weights.values()):
             losses, scores = self.trunk.grounding_losses(batch["stills"])
             parts |= {name: float(value.detach()) for name, value in losses.items()} | scores
-            loss = loss + weight * losses["grounding"]
-            loss = loss + self.config.yaw_weight * losses["yaw"] + self.config.offset_weight * losses["offset"]
+            for name, value in losses.items():
+                if weights[name] > 0.0:
+                    loss = loss + weights[name] * value
         return loss, parts
 
     @torch.no_grad()

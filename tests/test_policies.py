@@ -102,6 +102,22 @@ def test_grounding_is_learned_from_stills(policy) -> None:
     assert losses["offset"] < 0.2 * before["offset"] and scores["offset_error_mm"] < 6.0 < before["offset_error_mm"]
 
 
+def test_each_weight_of_the_losses_turns_off_its_own(policy) -> None:
+    batch = raw_batch()
+    encoded = normaliser(batch).encode(batch)
+    stills = {name: encoded[name] for name in encoded if name.startswith(("images.", "points.", "state", "instr"))}
+    stills |= {"yaws": torch.tensor([[0.6, torch.pi, 0.0, 0.0]] * 4), "offsets": torch.full((4, 6), 0.1)}
+    names = {"pointing_weight": "grounding", "yaw_weight": "yaw", "offset_weight": "offset"}
+    config = policy.config
+    for kept in names:
+        policy.config = dataclasses.replace(config, **{name: float(name == kept) for name in names})
+        torch.manual_seed(0)
+        loss, parts = policy.train().loss({**encoded, "stills": stills})
+        told = parts["flow"] + parts[names[kept]] + parts.get("pointing", 0.0)
+        assert float(loss.detach()) == pytest.approx(told, rel=1e-5) and parts[names[kept]] > 0
+        assert ("pointing" in parts) == (kept == "pointing_weight")
+
+
 def test_offsets_are_read_in_millimetres_where_they_are_small() -> None:
     offsets = torch.tensor([[0.01, -0.02, 0.3, 0.0, 0.4, -0.1]]).repeat(3, 1)
     tokens = torch.zeros(3, 2, 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from vla.ema import Ema
 from vla.feed import Feed
 from vla.frames import FrameCache
 from vla.optim import checked_groups, learning_rate
+from vla.paths import agents_dir
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig, settings, with_overrides
 from vla.sampling import Prefetch, SampleOrder, colour_jitter
 from vla.train import TrainingStopped, train
@@ -203,6 +205,36 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     assert stop.losses == both.losses
     agent = load(result.agent_dir, device="cpu")
     assert agent.provenance["recipe"]["name"] == name and agent.replay_golden_trace() < GOLDEN_TOLERANCE
+
+
+def shipped_networks() -> dict[str, Recipe]:
+    """A recipe for each network that a recipe trains or a shipped agent has: its real size and layers."""
+    found = {}
+    for name in registry.names("recipe"):
+        recipe = registry.load_recipe(name)
+        found[recipe.policy, recipe.policy_config] = recipe
+    assert {policy for policy, _ in found} == set(registry.names("policy")), "a policy that no recipe trains"
+    for folder in sorted(agents_dir().glob("*/agent.json")):
+        agent = load(folder.parent, "cpu")
+        found.setdefault((agent.policy_name, agent.config), replace(registry.load_recipe("tidy_desk_flow"),
+                         policy=agent.policy_name, policy_config=agent.config))  # fmt: skip
+    return {recipe.name: recipe for recipe in found.values()}
+
+
+@pytest.mark.parametrize("recipe", shipped_networks().values(), ids=shipped_networks())
+def test_every_real_network_resumes_bit_for_bit(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fake_dataset(tmp_path / "data", load("tidy_desk", "cpu").spec, monkeypatch)
+    words = ["--optim.steps=2", "--optim.batch_size=2", "--optim.checkpoint_every=1", "--validate.every=-1"]
+    words += ["--data.stills=0", "--data.holdout=0", "--data.paraphrase=", "--optim.warmup_steps=0"]
+    words += ["--init=", "--init_share=0", "--data.corrections="]
+    recipe = with_overrides(recipe, words)
+    train(recipe, data, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts/checkpoints/step_000002")
+    train(recipe, data, tmp_path / "parts", resume=True)
+    assert_same_files(tmp_path / "whole/checkpoints/step_000002", tmp_path / "parts/checkpoints/step_000002")
 
 
 # ------------------------------------------------------------------ resuming

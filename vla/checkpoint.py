@@ -1,7 +1,7 @@
 """Training state on disk, for resuming: safetensors and JSON, written whole or not at all.
 
 ``checkpoints/step_000500/`` holds one ``NAME.safetensors`` for each set of tensors and ``state.json`` with the
-counters and the SHA-256 of every file. A folder is written as ``*.tmp`` and renamed when complete.
+counters and the SHA-256 of every file. A folder is written as ``*.tmp`` and renamed when complete and on the disk.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from vla.contracts import VlaError
+from vla.files import sync_folder, write_atomically
 from vla.provenance import file_sha256
 
 FORMAT_VERSION = 1
@@ -27,23 +29,30 @@ MAY_CHANGE = ("optim.steps", "optim.log_every", "optim.checkpoint_every", "valid
 
 
 def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write checkpoint ``step`` into ``folder`` and delete all but the newest ``keep``. Returns its path."""
+    """Write checkpoint ``step`` into ``folder`` and delete all but the newest ``keep``. Returns its path.
+
+    Raises OSError naming the file where the disk is full, say; the checkpoints that were there are then as they were.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("*.tmp"):
         shutil.rmtree(leftover)
     target = folder / f"step_{step:06d}"
     temporary = target.with_suffix(".tmp")
-    temporary.mkdir()
     hashes = {}
-    for name, group in tensors.items():
-        path = temporary / f"{name}.safetensors"
-        save_file({key: value.detach().to("cpu").contiguous() for key, value in group.items()}, path)
-        hashes[path.name] = file_sha256(path)
-    text = json.dumps({**state, "step": step, "format_version": FORMAT_VERSION, "sha256": hashes}, indent=1)
-    (temporary / "state.json").write_text(text, encoding="utf-8")
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
+    try:
+        temporary.mkdir()
+        for name, group in tensors.items():
+            path = temporary / f"{name}.safetensors"
+            write_atomically(path, serialised({k: v.detach().to("cpu").contiguous() for k, v in group.items()}))
+            hashes[path.name] = file_sha256(path)
+        text = json.dumps({**state, "step": step, "format_version": FORMAT_VERSION, "sha256": hashes}, indent=1)
+        write_atomically(temporary / "state.json", text)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(folder)
     for old in _newest_first(folder)[keep:]:
         shutil.rmtree(old)
     return target
@@ -109,8 +118,13 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
     return found
 
 
+@torch.no_grad()
 def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` gave. Step counters keep the place that the optimiser wants."""
+    """Put back what ``optimizer_tensors`` gave. Step counters keep the place that the optimiser wants.
+
+    A file holds contiguous tensors. A moment must lie in memory as its parameter does, channels last say: the fused
+    optimisers walk both side by side, and would pair each weight with another's moment.
+    """
     parameters = dict(module.named_parameters())
     state: dict[int, dict[str, Tensor]] = {}
     index = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
@@ -118,7 +132,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
         kind, _, name = key.partition("/")
         if name not in parameters:
             raise VlaError(f"the checkpoint's optimizer does not fit this recipe: it has '{name}'")
-        state.setdefault(index[id(parameters[name])], {})[kind] = value
+        parameter = parameters[name]
+        if value.ndim and value.shape == parameter.shape:
+            value = torch.empty_like(parameter).copy_(value)
+        state.setdefault(index[id(parameter)], {})[kind] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

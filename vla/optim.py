@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from contextlib import nullcontext
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,8 @@ class LossModule(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """The loss, a scalar, and the policy's own metrics for an encoded batch."""
-        with torch.autocast(self._device_type, torch.bfloat16) if self._bf16 else nullcontext():
+        with torch.autocast(self._device_type, torch.bfloat16) if self._bf16 else nullcontext(), catch_warnings():
+            filterwarnings("ignore", "Mismatch dtype between input and weight")  # layer norms keep float32 weights
             return self.policy.loss(batch)
 
 
