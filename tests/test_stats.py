@@ -1,8 +1,9 @@
 import math
 
 import pytest
+import scipy.stats
 
-from vla.stats import compare_pairs, holm, mcnemar_exact, mean_difference, rate_of, t_quantile, wilson
+from vla.stats import compare_pairs, holm, mcnemar_exact, mean_difference, rate_of, wilson
 
 
 @pytest.mark.parametrize(
@@ -107,10 +108,21 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_says():
 
 
 @pytest.mark.parametrize(
-    ("degrees", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (99, 1.984)]
+    ("n", "t"), [(2, 12.706), (3, 4.303), (4, 3.182), (5, 2.776), (10, 2.262), (31, 2.042), (100, 1.984)]
 )
-def test_t_quantile_is_students_table(degrees, t):
-    assert t_quantile(degrees) == pytest.approx(t, abs=5e-4)
+def test_the_interval_of_a_mean_is_students_table(n, t):
+    differences = [float(i % 2) for i in range(n)]
+    mean = sum(differences) / n
+    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1) / n)
+    found = mean_difference(differences, [0.0] * n)
+    assert (found.high - found.low) / 2 / error == pytest.approx(t, abs=5e-4)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 7), (3, 7), (190, 200), (200, 200)])
+def test_wilson_and_mcnemar_agree_with_scipy(k, n):
+    interval = scipy.stats.binomtest(k, n).proportion_ci(0.95, "wilson")
+    assert (wilson(k, n).low, wilson(k, n).high) == pytest.approx((interval.low, interval.high), abs=2e-5)
+    assert mcnemar_exact(k, n - k) == pytest.approx(scipy.stats.binomtest(k, n).pvalue)
 
 
 def test_mean_difference_is_students_paired_interval():
