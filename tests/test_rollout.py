@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -153,11 +154,97 @@ def test_ctrl_c_keeps_finished_episodes():
     assert all(result.success for result in caught.value.results)
 
 
-def test_a_bug_in_the_env_shows_its_traceback():
-    with pytest.raises(WorkerError, match=r"(?s)Traceback.*the simulator fell over"):
-        play(DotAgent(), requests(2), env="tests.acting:BreakingDotEnv", workers=2, slots=2)
-    with pytest.raises(ZeroDivisionError):
-        play(DotAgent(), requests(2), env="tests.acting:BreakingDotEnv", workers=1)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_env_that_raises_in_every_episode_ends_the_run_with_one_line(workers):
+    ended = []
+    said = r"failed in each of the first 5 episodes; in episode 0, seed 100, it raised at step 0: ZeroDivisionError: "
+    with pytest.raises(VlaError, match=said + r"the simulator fell over \(acting\.py:\d+\)$") as caught:
+        play(
+            DotAgent(),
+            requests(200),
+            env="tests.acting:BreakingDotEnv",
+            workers=workers,
+            slots=2,
+            on_episode=ended.append,
+        )
+    assert "\n" not in str(caught.value) and len(ended) == 5
+
+
+class UnsteadyEnv(DotEnv):
+    """Goes wrong in some episodes, and from then on in all: by an exception or by NaN, in ``reset`` or at a step."""
+
+    wrong = ("", "reset", "play", "", "observe", "", "progress", "late", "", "")
+
+    def reset(self, *, seed=None, options=None):
+        self._wrong = getattr(self, "_broken", None) or self.wrong[seed % 10]
+        self._broken = self._wrong
+        if self._wrong == "reset":
+            raise RuntimeError("no such\nscene")
+        return super().reset(seed=seed, options=options)
+
+    def play(self, action):
+        result = super().play(action)
+        if self._wrong == "play" or (self._wrong == "late" and self._steps == 3):
+            raise RuntimeError("Physics state is invalid. Warning(s) raised: mjWARN_BADQACC")
+        if self._wrong == "progress":
+            result.info["progress"], result.info["reward_terms"]["placed"] = math.nan, math.nan
+        return result
+
+    def observe(self):
+        seen = super().observe()
+        if self._wrong == "observe" and self._steps:
+            seen.state[1] = math.nan
+        return seen
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_episode_in_which_the_env_fails_is_a_failure_and_the_others_are_played(workers):
+    def run(env):
+        return play(DotAgent(), requests(10, kind="named"), env=env, slots=3, workers=workers, execute=2)
+
+    calm, results = run(ENV), run("tests.test_rollout:UnsteadyEnv")
+    assert [result.index for result in results] == list(range(10))
+    told = {result.index: result.error for result in results if result.raised}
+    assert set(told) == {1, 2, 4, 6, 7} and not any(results[index].success for index in told)
+    assert told[1].startswith("the env raised at step 0: RuntimeError: no such scene (test_rollout.py:")
+    assert "step 0" in told[2] and "mjWARN_BADQACC (test_rollout.py:" in told[2]
+    assert told[4] == "the env raised at step 2: the state holds NaN or infinity in y [m]"
+    assert told[6].startswith("the env gave nan as progress") and results[6].progress == 0.0
+    assert "nan" not in str(results[6].reward_terms)
+    assert told[7].startswith("the env raised at step 2") and results[7].steps == 2
+    for index in set(range(10)) - set(told):
+        assert results[index].success and results[index] == calm[index]
+
+
+def test_a_run_that_goes_on_comes_out_as_if_it_had_never_stopped():
+    class Particular(DotAgent):
+        """What it does depends on the batch's size, on its own row, and on when a sentence first came."""
+
+        def act_batch(self, observations, noise_seeds):
+            self.told = getattr(self, "told", {})
+            for one in observations:
+                self.told.setdefault(one.instruction, len(self.told) + len({o.instruction for o in observations}))
+            chunks = super().act_batch(observations, noise_seeds)
+            for row, chunk in enumerate(chunks):
+                words = max(self.told[one.instruction] for one in observations)
+                chunk.actions[:, :2] += 1e-3 * (len(observations) + row + words) / 10
+            return chunks
+
+    def run(env, **more):
+        return play(Particular(noise=0.02), requests(11, kind="named"), env=env, slots=4, execute=3, **more)
+
+    for env in (ENV, "tests.test_rollout:UnsteadyEnv"):
+        whole = run(env)
+        assert len({result.steps for result in whole}) > 3
+        for count in (1, 4, 5, 8, 10, 11):
+            order = []
+            run(env, on_episode=order.append)
+            ended, again = order[:count], []
+            assert run(env, earlier=ended, on_episode=again.append) == whole, (env, count)
+            assert len(again) == 11 - count
+    # A slot's later episode without its earlier one is no state that a run was ever in: it is played again.
+    again = []
+    assert run(ENV, earlier=[whole[8]], on_episode=again.append) == run(ENV) and len(again) == 11
 
 
 def test_a_users_mistake_in_a_worker_stays_one_line():
@@ -199,6 +286,11 @@ def test_temporal_ensemble_in_the_loop():
     )
     assert all(result.success for result in results)
     assert max(result.decisions for result in results) > 1
+
+
+def test_a_bug_in_a_slots_object_shows_its_traceback():
+    with SlotPool(list, slots=2, workers=2) as pool, pytest.raises(WorkerError, match=r"(?s)Traceback.*IndexError"):
+        pool.call({0: ("pop",)})
 
 
 def test_slot_pool_answers_in_the_order_of_the_requests():

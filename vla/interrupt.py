@@ -58,6 +58,22 @@ def terminating() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """While the block runs no such signal is delivered, and processes that it starts never get one; then they come.
+
+    A worker that is still importing would answer Ctrl-C with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave_signals_to_parent() -> None:
     """In a worker process: the parent decides when to end. It reads the end of its pipe if the parent dies."""
     for number in SIGNALS:

@@ -8,11 +8,12 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from vla.contracts import VlaError
-from vla.interrupt import leave_signals_to_parent
+from vla.interrupt import held_back, leave_signals_to_parent
 
 
 class WorkerDied(VlaError):
@@ -31,8 +32,8 @@ def available_cpus() -> int:
 
 @contextlib.contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """Workers share the machine by process: libraries in them must not start a thread for each core as well."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    """Workers share the machine by process: libraries in them, Mesa too, must not start a thread for each core."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
@@ -66,7 +67,8 @@ class SlotPool:
         self._pipes: list[Connection] = []
         if self.workers > 1:
             context = multiprocessing.get_context("spawn")  # a fork would copy GL contexts and threads half alive
-            with _single_threaded_children():
+            resource_tracker.ensure_running()  # it would let the signals through again
+            with _single_threaded_children(), held_back():
                 for _ in range(self.workers):
                     ours, theirs = context.Pipe()
                     process = context.Process(target=_serve, args=(theirs, factory), daemon=True)
@@ -125,13 +127,12 @@ class SlotPool:
         for pipe in self._pipes:
             with contextlib.suppress(OSError):
                 pipe.send(None)
+            pipe.close()  # a worker whose answer nobody awaits must not wait for a reader
         for process in self._processes:
             process.join(10)
             if process.is_alive():
                 process.kill()
                 process.join()
-        for pipe in self._pipes:
-            pipe.close()
         self._processes, self._pipes = [], []
         self._objects.close()
 
@@ -181,5 +182,8 @@ def _serve(pipe: Connection, factory: Callable[[], Any]) -> None:
             problem = (True, str(error))
         except Exception:
             problem = (False, traceback.format_exc())
-        pipe.send((answers, problem))
+        try:
+            pipe.send((answers, problem))
+        except ConnectionError:  # the parent was interrupted, or has died
+            break
     objects.close()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+import traceback
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vla.contracts import EnvSpec, Observation, VlaError
+from vla.contracts import BadObservationError, Env, EnvSpec, Observation, VlaError
 from vla.perturb import for_reset
 
 
@@ -52,7 +55,8 @@ class EpisodeResult:
         time_to_success_s: simulated seconds until success, None without it.
         items: for each item ``name``, ``category``, ``asked`` and ``placed``.
         video: an mp4 file's content, where one was asked for.
-        error: why the episode was cut short, None if it was not.
+        error: why the episode was cut short, one line; None if it was not.
+        raised: whether that was the env, by an exception or an observation that breaks its promise.
         swapped_to: the item that the swapped instruction names.
         safety: the largest value of each measure of safety, ``drops`` counted; empty where the env has none.
         violations: the measures that went beyond the env's limits.
@@ -74,13 +78,33 @@ class EpisodeResult:
     items: list[dict[str, Any]] = field(default_factory=list)
     video: bytes | None = None
     error: str | None = None
+    raised: bool = False
     swapped_to: str | None = None
     safety: dict[str, float] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Turn:
+    """What a slot did in one round.
+
+    Attributes:
+        steps: actions played.
+        ended: the episodes that ended, in order. One that could not begin ends at once.
+        observation: what the policy sees next in the episode that runs now, None if none does.
+        video_s: seconds spent on the video.
+    """
+
+    steps: int = 0
+    ended: list[EpisodeResult] = field(default_factory=list)
+    observation: Observation | None = None
+    video_s: float = 0.0
+
+
 class EpisodePlayer:
     """A slot's env and the episode that it plays. Lives in a worker.
+
+    An exception of the env ends its episode as a failure, and the next one begins in an env that is made anew.
 
     Args:
         env_name: as ``vla.registry.make_env`` takes it.
@@ -89,43 +113,64 @@ class EpisodePlayer:
     """
 
     def __init__(self, env_name: str, env_options: dict[str, Any], video_below: int) -> None:
-        from vla.registry import make_env
-
-        self._env = make_env(env_name, **env_options)
-        self._video_below = video_below
+        self._name, self._options, self._video_below = env_name, env_options, video_below
+        self._made: Env | None = None
         self._film: Any = None
         self._info: dict[str, Any] = {}
+        self._begun = False  # whether any episode did
+
+    @property
+    def _env(self) -> Any:
+        if self._made is None:
+            from vla.registry import make_env
+
+            try:
+                self._made = make_env(self._name, **self._options)
+            except VlaError:
+                raise
+            except Exception as error:
+                raise VlaError(f"env {self._name} can't be made: {one_line(error)}") from error
+        return self._made
 
     def spec(self) -> EnvSpec:
         """The env's spec."""
         return self._env.env_spec
 
-    def begin(self, request: EpisodeRequest) -> tuple[EpisodeRequest, Observation]:
-        """Begin an episode; returns the request and what the policy sees first."""
-        options, harder = request.options, for_reset(request.perturb)
-        if harder:
-            options = {**options, "perturb": harder}
-        _, info = self._env.reset(seed=request.seed, options=options or None)
-        self._request, self._info = request, {}
-        self._stale = bool(info.get("stale"))
-        self._result = EpisodeResult(
-            request.index,
-            request.seed,
-            info["instruction"],
-            info["language"],
-            info["kind"],
-            info["category"],
-            info.get("split", ""),
-            items=[dict(item, placed=False) for item in info.get("items", [])],
-        )
-        if request.swap:
-            self._swap(request)
-        self._film, self._video_s = None, 0.0
-        if request.index < self._video_below:
-            from vla.video import Film
+    def begin(self, request: EpisodeRequest) -> Turn:
+        """Begin an episode.
 
-            self._film = Film(self._env, self._env.env_spec.dt)
-        return request, self._observe()
+        Raises VlaError where the env refuses the first one: that comes from the settings, and would meet all of them.
+        """
+        self._request, self._info, self._film, self._video_s = request, {}, None, 0.0
+        self._result = EpisodeResult(request.index, request.seed, "", "", "", "", "")
+        env = self._env
+        try:
+            options, harder = request.options, for_reset(request.perturb)
+            if harder:
+                options = {**options, "perturb": harder}
+            _, info = env.reset(seed=request.seed, options=options or None)
+            self._stale = bool(info.get("stale"))
+            result = self._result
+            for name in ("instruction", "language", "kind", "category"):
+                setattr(result, name, info[name])
+            result.split = info.get("split", "")
+            result.items = [dict(item, placed=False) for item in info.get("items", [])]
+            if request.swap:
+                self._swap(request)
+            if request.index < self._video_below:
+                from vla.video import Film
+
+                self._film = Film(env, env.env_spec.dt)
+            observation = self._observe()
+        except Exception as error:
+            by_settings = isinstance(error, VlaError) and not isinstance(error, BadObservationError)
+            if by_settings and (request.swap or not self._begun):
+                raise
+            self._failed(error)
+            self.close()
+            return Turn(ended=[self._result])
+        self._begun = True
+        return Turn(observation=observation)
 
     def _swap(self, request: EpisodeRequest) -> None:
         if not hasattr(self._env, "sentence_for"):
@@ -144,37 +189,38 @@ class EpisodePlayer:
 
     def _observe(self) -> Observation:
         observation = self._env.observe()
+        observation.check(self._env.env_spec)
         return replace(observation, instruction=self._result.instruction) if self._request.swap else observation
 
-    def advance(
-        self, actions: np.ndarray, following: EpisodeRequest | None
-    ) -> tuple[int, EpisodeResult | None, EpisodeRequest | None, Observation | None, float]:
+    def advance(self, actions: np.ndarray, following: EpisodeRequest | None) -> Turn:
         """Play actions (n, A); at the episode's end go on with the ``following`` one, if there is one.
 
         Of the actions that answer a stale first picture (see ``vla.contracts.Env``) only one is played.
-
-        Returns:
-            steps played, the result if the episode ended, the request that now runs, what the policy
-            sees next (None if nothing is left to play), and seconds spent on the video.
         """
-        result, before, steps, video_s = self._result, self._video_s, self._result.steps, 0.0
+        result, turn = self._result, Turn()
+        before, steps = self._video_s, result.steps
         result.decisions += 1
         if self._stale:
             actions, self._stale = actions[:1], False
-        ended = False
-        for action in actions:
-            ended = self._play(action)
+        try:
+            ended = any(self._play(action) for action in actions)
             if ended:
-                break
-        steps = result.steps - steps
-        if not ended:
-            return steps, None, self._request, self._observe(), self._video_s - before
-        self._finish()
-        video_s = self._video_s - before
-        if following is None:
-            return steps, result, None, None, video_s
-        request, observation = self.begin(following)
-        return steps, result, request, observation, video_s
+                self._finish()
+            else:
+                turn.observation = self._observe()
+        except Exception as error:
+            self._failed(error)
+            ended = True
+        turn.steps, turn.video_s = result.steps - steps, self._video_s - before
+        if ended:
+            turn.ended.append(result)
+            if result.raised:
+                self.close()
+            if following is not None:
+                begun = self.begin(following)
+                turn.ended += begun.ended
+                turn.observation = begun.observation
+        return turn
 
     def _play(self, action: np.ndarray) -> bool:
         result, spec = self._result, self._env.env_spec
@@ -193,24 +239,55 @@ class EpisodePlayer:
             self._film.look()
             self._video_s += time.perf_counter() - begun
         moved = result.swapped_to is not None and step.info.get("items", {}).get(result.swapped_to, False)
-        return step.terminated or step.truncated or moved
+        return bool(step.terminated or step.truncated or moved)
 
     def _finish(self) -> None:
         result, info = self._result, self._info
-        result.progress = float(info.get("progress", 0.0))
+        progress = float(info.get("progress", 0.0))
+        if math.isfinite(progress):
+            result.progress = progress
+        else:
+            result.error, result.raised = f"the env gave {progress} as progress at step {result.steps}", True
         result.success = bool(info.get("success", False)) and result.error is None
-        result.reward_terms = {name: float(value) + 0.0 for name, value in info.get("reward_terms", {}).items()}
+        terms = {name: float(value) + 0.0 for name, value in info.get("reward_terms", {}).items()}
+        result.reward_terms = {name: value for name, value in terms.items() if math.isfinite(value)}
+        result.safety = {name: float(value) for name, value in result.safety.items() if math.isfinite(value)}
         if result.success:
             result.time_to_success_s = result.steps * self._env.env_spec.dt
         limits = getattr(self._env, "safety_limits", {})
         result.violations = [name for name, value in result.safety.items() if value > limits.get(name, math.inf)]
         for item in result.items:
             item["placed"] = bool(info.get("items", {}).get(item["name"], False))
+        self._develop()
+
+    def _failed(self, error: Exception) -> None:
+        """End the episode as a failure, for what the env raised."""
+        result = self._result
+        with contextlib.suppress(Exception):  # how far it came, as far as that can be told
+            self._finish()
+        result.error, result.raised = f"the env raised at step {result.steps}: {one_line(error)}", True
+        result.success, result.time_to_success_s = False, None
+
+    def _develop(self) -> None:
         if self._film is not None:
             begun = time.perf_counter()
-            result.video = self._film.encode()
+            self._result.video = self._film.encode()
             self._video_s += time.perf_counter() - begun
 
     def close(self) -> None:
-        """Free the env."""
-        self._env.close()
+        """Free the env. The next episode makes a new one."""
+        env, self._made = self._made, None
+        if env is not None:
+            with contextlib.suppress(Exception):  # one that has raised may do so again
+                env.close()
+
+
+def one_line(error: Exception) -> str:
+    """An exception on one line: what it says, and where it was raised unless it is meant for the user."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else text[:299] + "…"
+    if isinstance(error, VlaError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"

@@ -3,13 +3,20 @@
 Results do not depend on the number of workers: a fixed number of slots play in lock step, slot i plays episodes
 i, i + slots, ..., every decision batch holds the slots in order, and the noise of each decision comes from
 the episode's seed and the decision's number. Workers only step envs.
+
+Nor do they depend on interruptions. A row of a batch is computed alike whatever the other rows show, but not whatever
+the batch's size and its sentences are: a sum's order, and so its last bit, follows from the shapes, and what a policy
+keeps of a sentence was made in the batch in which it first came. So when a run goes on, each slot waits for the round
+in which its next episode would have begun, and until then its row holds the sentence of the episode that it had played
+in that round.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,7 +26,7 @@ from vla.chunking import Chunking, RecedingHorizon
 from vla.contracts import Chunk, EnvSpec, Observation, VlaError
 from vla.latency import DelayedChunking, hold_still
 from vla.parallel import SlotPool, WorkerDied
-from vla.player import EpisodePlayer, EpisodeRequest, EpisodeResult
+from vla.player import EpisodePlayer, EpisodeRequest, EpisodeResult, Turn
 from vla.sensors import NoisySensors
 
 __all__ = [
@@ -46,6 +53,9 @@ class Actor(Protocol):
     def act_batch(self, observations: list[Observation], noise_seeds: list[int]) -> list[Chunk]:
         """One chunk for each observation."""
         ...
+
+
+ALL_RAISED = 5  # episodes at least, and one for each slot: an env that raised in all of them is not asked again
 
 
 @dataclass
@@ -127,6 +137,7 @@ def run_episodes(
     chunking: Callable[[], Chunking] | None = None,
     env_options: dict[str, Any] | None = None,
     timing: Timing | None = None,
+    earlier: Sequence[EpisodeResult] = (),
 ) -> list[EpisodeResult]:
     """Let an agent play episodes, several side by side; cameras are rendered only when the policy looks.
 
@@ -143,54 +154,73 @@ def run_episodes(
         chunking: makes an episode's way to play chunks; None means ``RecedingHorizon(execute)``.
         env_options: keyword arguments for the env, e.g. ``{"cameras_px": 128}``.
         timing: filled in with where the time went.
+        earlier: results of an earlier run of the same ``episodes`` that was cut short. They are not played again, and
+            the others come out as they would have there.
 
     Returns:
-        one result for each episode, in the order of ``episodes``.
+        one result for each episode, in the order of ``episodes``. An episode in which the env raised is a failure
+        with ``raised`` and ``error``.
 
     Raises:
         SpecMismatchError: agent and env do not fit.
         RolloutInterrupted: a worker died, or Ctrl-C; the finished episodes are in its ``results``.
-        VlaError: the env or the agent refused something.
+        VlaError: the env or the agent refused something, or the env raised in each of the first episodes.
     """
     if not episodes:
         return []
     steps_per_chunk = execute or getattr(agent, "execute", None) or 8
     make_chunking = chunking or partial(RecedingHorizon, steps_per_chunk)
     slots = min(slots, len(episodes))
-    waiting = {slot: list(episodes[slot::slots]) for slot in range(slots)}
+    queues = {slot: deque(episodes[slot::slots]) for slot in range(slots)}
     timing = timing if timing is not None else Timing()
-    finished: dict[int, EpisodeResult] = {}
+    finished = _known(queues, earlier)
+    past = {} if hasattr(agent, "begin") else _past(episodes, finished, slots)
+    running: dict[int, _Running] = {}
     begun = time.perf_counter()
+
+    def take(turns: dict[int, Turn]) -> None:
+        """Note what the slots did, and which episode each of them plays now."""
+        for slot, turn in turns.items():
+            for result in turn.ended:
+                finished[result.index] = result
+                queues[slot].popleft()
+                running.pop(slot, None)
+                if on_episode is not None:
+                    on_episode(result)
+                _require_some_unraised(env_name, episodes[: max(ALL_RAISED, slots)], finished)
+            if turn.observation is None:
+                continue
+            if slot in running:
+                running[slot].step += turn.steps
+                running[slot].observation = turn.observation
+            else:
+                running[slot] = _begin(agent, queues[slot][0], turn.observation, make_chunking(), spec)
+
     factory = partial(EpisodePlayer, env_name, env_options or {}, record_frames)
     with SlotPool(factory, slots, workers) as pool:
         try:
             spec = pool.call({0: ("spec",)})[0]
             timing.spec = spec
             agent.spec.require(spec, f"agent {agent.name}", f"env {env_name}")
-            timer = time.perf_counter()
-            starts = pool.call({slot: ("begin", waiting[slot].pop(0)) for slot in range(slots)})
-            timing.env_s += time.perf_counter() - timer
-            running = {slot: _begin(agent, start[0], start[1], make_chunking(), spec) for slot, start in starts.items()}
-            while running:
-                orders = _decide(agent, running, spec, observation_filter, timing)
+            number, told = 0, set[str]()
+            while any(queues.values()):
                 timer = time.perf_counter()
-                answers = pool.call(
-                    {slot: ("advance", a, (waiting[slot] or [None])[0]) for slot, a in orders.items()}  # type: ignore[list-item]
-                )
-                _account(timing, answers, pool.workers, time.perf_counter() - timer)
-                for slot, (played, result, request, observation, _) in answers.items():
-                    if result is None:
-                        running[slot].step += played
-                        running[slot].observation = observation
-                        continue
-                    finished[result.index] = result
-                    if on_episode is not None:
-                        on_episode(result)
-                    del running[slot]
-                    if request is not None:
-                        waiting[slot].pop(0)
-                        running[slot] = _begin(agent, request, observation, make_chunking(), spec)
-                running = dict(sorted(running.items()))
+                while idle := [slot for slot, queue in queues.items() if queue and slot not in running]:
+                    take(pool.call({slot: ("begin", queues[slot][0]) for slot in idle}))
+                timing.env_s += time.perf_counter() - timer
+                if not running:
+                    break  # none could begin
+                ghosts = {slot: said[number] for slot, said in past.items() if number < len(said)}
+                filler = next(iter(running.values())).observation
+                awake = {slot: one for slot, one in sorted(running.items()) if slot not in ghosts}
+                if awake or set(ghosts.values()) - told:
+                    orders = _decide(agent, awake, spec, observation_filter, timing, ghosts, filler)
+                    timer = time.perf_counter()
+                    turns = pool.call({s: ("advance", a, _second(queues[s])) for s, a in orders.items()})
+                    _account(timing, turns, pool.workers, time.perf_counter() - timer)
+                    take(turns)
+                told |= set(ghosts.values())
+                number += 1
         except (WorkerDied, KeyboardInterrupt) as error:
             by_user = isinstance(error, KeyboardInterrupt)
             reason = "interrupted" if by_user else str(error)
@@ -200,6 +230,43 @@ def run_episodes(
         finally:
             timing.wall_s += time.perf_counter() - begun
     return [finished[episode.index] for episode in episodes]
+
+
+def _known(queues: dict[int, deque[EpisodeRequest]], earlier: Sequence[EpisodeResult]) -> dict[int, EpisodeResult]:
+    """Take from the queues what was finished earlier; returns it by index. A slot plays its episodes in order."""
+    known, finished = {result.index: result for result in earlier}, {}
+    for queue in queues.values():
+        while queue and queue[0].index in known:
+            index = queue.popleft().index
+            finished[index] = known[index]
+    return finished
+
+
+def _past(
+    episodes: Sequence[EpisodeRequest], finished: Mapping[int, EpisodeResult], slots: int
+) -> dict[int, list[str]]:
+    """For each slot the sentence that it had in each of its rounds, as far as its episodes are finished."""
+    said: dict[int, list[str]] = {}
+    for place, episode in enumerate(episodes):
+        if episode.index in finished:
+            result = finished[episode.index]
+            said.setdefault(place % slots, []).extend([result.instruction] * result.decisions)
+    return said
+
+
+def _second(queue: deque[EpisodeRequest]) -> EpisodeRequest | None:
+    return queue[1] if len(queue) > 1 else None
+
+
+def _require_some_unraised(
+    env_name: str, first: Sequence[EpisodeRequest], finished: Mapping[int, EpisodeResult]
+) -> None:
+    """Raise VlaError once the env has raised in each of the first episodes: it will in the others."""
+    if all(episode.index in finished and finished[episode.index].raised for episode in first):
+        result = finished[first[0].index]
+        which = f"each of the first {len(first)} episodes" if len(first) > 1 else "its only episode"
+        problem = str(result.error).removeprefix("the env ")
+        raise VlaError(f"env {env_name} failed in {which}; in episode {result.index}, seed {result.seed}, it {problem}")
 
 
 def _begin(
@@ -217,46 +284,57 @@ def _begin(
 
 def _decide(
     agent: Actor,
-    running: dict[int, _Running],
+    awake: dict[int, _Running],
     spec: EnvSpec,
     observation_filter: ObservationFilter | None,
     timing: Timing,
+    ghosts: Mapping[int, str],
+    filler: Observation,
 ) -> dict[int, np.ndarray]:
-    """Ask the policy once for all slots; returns the actions that each slot plays now."""
-    observations = [one.sensors(one.observation) if one.sensors else one.observation for one in running.values()]
+    """Ask the policy once for all slots; returns the actions that each slot plays now.
+
+    The rows of ``ghosts``, slot to sentence, see the ``filler``, and their answers are thrown away.
+    """
+    observations = {
+        slot: one.sensors(one.observation) if one.sensors else one.observation for slot, one in awake.items()
+    }
     if observation_filter is not None:
-        pairs = zip(observations, running.values(), strict=True)
-        observations = [observation_filter(observation, one.request) for observation, one in pairs]
-    seeds = [noise_seed(one.request.seed, one.decisions) for one in running.values()]
+        observations = {slot: observation_filter(seen, awake[slot].request) for slot, seen in observations.items()}
+    seeds = {slot: noise_seed(one.request.seed, one.decisions) for slot, one in awake.items()}
     timer = time.perf_counter()
     if hasattr(agent, "begin"):
-        asked = zip(running.values(), observations, seeds, strict=True)
-        chunks = [one.memory.act_batch([seen], [seed])[0] for one, seen, seed in asked]
+        chunks = {slot: one.memory.act_batch([observations[slot]], [seeds[slot]])[0] for slot, one in awake.items()}
     else:
-        chunks = agent.act_batch(observations, seeds)
+        rows = sorted([*awake, *ghosts])
+        seen = [observations[slot] if slot in awake else replace(filler, instruction=ghosts[slot]) for slot in rows]
+        answers = agent.act_batch(seen, [seeds.get(slot, 0) for slot in rows])
+        if len(answers) != len(rows):
+            raise VlaError(f"agent {agent.name} gave {len(answers)} chunks for {len(rows)} observations")
+        chunks = {slot: chunk for slot, chunk in zip(rows, answers, strict=True) if slot in awake}
+    if not awake:
+        return {}
     timing.policy_s += time.perf_counter() - timer
     timing.decisions += len(chunks)
     if timing.sample is None:
-        timing.sample, timing.first_round = observations[0], (timing.decisions, timing.policy_s)
-    if len(chunks) != len(observations):
-        raise VlaError(f"agent {agent.name} gave {len(chunks)} chunks for {len(observations)} observations")
+        timing.sample, timing.first_round = next(iter(observations.values())), (timing.decisions, timing.policy_s)
     orders = {}
-    for (slot, one), chunk in zip(running.items(), chunks, strict=True):
+    for slot, chunk in chunks.items():
         if chunk.actions.ndim != 2 or chunk.actions.shape[1] != len(spec.action):
             raise VlaError(
                 f"agent {agent.name} gave a chunk of shape {chunk.actions.shape}; "
                 f"env {spec.name} takes actions of {len(spec.action)} entries"
             )
+        one = awake[slot]
         one.decisions += 1
         orders[slot] = one.chunking.play(chunk, one.step)
     return orders
 
 
-def _account(timing: Timing, answers: dict[int, Any], workers: int, seconds: float) -> None:
+def _account(timing: Timing, turns: dict[int, Turn], workers: int, seconds: float) -> None:
     """Book one round: the slowest worker's video time counts as video, the rest as stepping the envs."""
     video = [0.0] * workers
-    for slot, answer in answers.items():
-        timing.env_steps += answer[0]
-        video[slot % workers] += answer[4]
+    for slot, turn in turns.items():
+        timing.env_steps += turn.steps
+        video[slot % workers] += turn.video_s
     timing.video_s += max(video)
     timing.env_s += max(0.0, seconds - max(video))
