@@ -14,8 +14,9 @@ from vla import agent as agents
 from vla import registry
 from vla.contracts import BadObservationError, CameraSpec, EnvSpec, Observation, VlaError
 from vla.nn.language import tokenize, with_unknown_words
+from vla.nn.mobilenet import MobileNet
 from vla.nn.resampler import offset_loss, pointing_accuracy, yaw_loss
-from vla.nn.vision import Glimpse, cell_centres
+from vla.nn.vision import Glimpse, _timm_network, cell_centres
 from vla.normalise import Normaliser
 
 SPEC = EnvSpec(
@@ -169,6 +170,19 @@ def test_a_glimpse_sees_the_pixels_around_its_place_and_no_others() -> None:
     assert not seen[1, 1, :, 4:].any(), "grey beyond the edge"
     with pytest.raises(ValueError, match="multiple of 4"):
         Glimpse(10, dim=5)
+
+
+def test_our_mobilenet_is_timms_to_the_bit() -> None:
+    own = MobileNet("mobilenetv4_conv_small")
+    network, taken = _timm_network("mobilenetv4_conv_small", pretrained=False)
+    assert list(own.state_dict()) == list(network.state_dict())
+    own.load_state_dict(network.state_dict())
+    image = torch.rand(2, 3, 64, 96)
+    for training in (True, False):
+        theirs = network.train(training).forward_intermediates(image, taken, intermediates_only=True)
+        ours = own.train(training)(image)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert [m.shape[1] for m in ours] == own.channels
 
 
 def test_an_insulated_trunk_learns_nothing_from_actions() -> None:

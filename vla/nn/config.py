@@ -10,7 +10,8 @@ class TrunkConfig:
     """Size of the trunk.
 
     Attributes:
-        vision: the timm network, one for each camera.
+        vision: the network, one for each camera: ``mobilenetv4_conv_small``, ``tiny`` (to try things out), or any of
+            timm's, which takes seconds longer to start.
         pretrained: whether timm's weights are loaded (asks the hub).
         pixels: the side of the image that each camera's network sees, in the order of the env's cameras; a single
             number serves them all.

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import timm
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla.nn.mobilenet import SIZES, STRIDES, MobileNet
+
 
 class VisionEncoder(nn.Module):
-    """A timm convolution network, its scales merged top-down into one map (a feature pyramid, Lin et al., 2017).
+    """A convolution network, its scales merged top-down into one map (a feature pyramid, Lin et al., 2017).
 
     Args:
-        name: any timm model that offers ``forward_intermediates`` (``timm.list_models()``).
+        name: one of ``vla.nn.mobilenet.SIZES``, or any timm model that offers ``forward_intermediates``
+            (``timm.list_models()``).
         pixels: the image is resized to this many pixels a side before the network sees it.
         dim: channels of the map.
-        strides: which of the network's scales are merged. The map has the first one's resolution.
         pretrained: load timm's weights (asks the hub, unless they are in its cache).
     """
 
-    def __init__(
-        self, name: str, pixels: int, dim: int, strides: tuple[int, ...] = (4, 8, 16), pretrained: bool = False
-    ) -> None:
+    def __init__(self, name: str, pixels: int, dim: int, pretrained: bool = False) -> None:
         super().__init__()
-        self.backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
-        reductions = [stage["reduction"] for stage in self.backbone.feature_info]
-        indices = [i for i, stride in enumerate(reductions) if stride in strides]
-        if len(indices) != len(strides):
-            raise ValueError(f"{name} has maps at strides {reductions}; {strides} are needed, each once")
-        channels = [self.backbone.feature_info[i]["num_chs"] for i in indices]
-        # What lies behind the last map that is read would cost time and never learn.
-        self.taken = self.backbone.prune_intermediate_layers(indices, prune_norm=True, prune_head=True)
+        self.taken: list[int] | None = None  # which of a timm network's maps are read
+        if name in SIZES and not pretrained:
+            self.backbone: Any = MobileNet(name)
+            channels = self.backbone.channels
+        else:
+            self.backbone, self.taken = _timm_network(name, pretrained)
+            channels = [self.backbone.feature_info[i]["num_chs"] for i in self.taken]
         self.lateral = nn.ModuleList(nn.Conv2d(c, dim, 1) for c in channels)
         self.merge = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, groups=dim), nn.Conv2d(dim, dim, 1))
-        self.pixels, self.stride = pixels, strides[0]
+        self.pixels, self.stride = pixels, STRIDES[0]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions run 1.6 times faster so, on CPUs too
 
     @property
@@ -42,6 +42,8 @@ class VisionEncoder(nn.Module):
         return -(-self.pixels // self.stride)
 
     def _look(self, image: Tensor) -> list[Tensor]:
+        if self.taken is None:
+            return self.backbone(image)
         return self.backbone.forward_intermediates(
             image, indices=self.taken, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )
@@ -57,6 +59,18 @@ class VisionEncoder(nn.Module):
             merged = finer + F.interpolate(merged, finer.shape[-2:], mode="nearest")
         merged = merged + self.merge(F.gelu(merged))
         return merged.flatten(2).transpose(1, 2)
+
+
+def _timm_network(name: str, pretrained: bool) -> tuple[Any, list[int]]:
+    """A timm network, cut off behind the last map that is read, and the numbers of those maps."""
+    import timm  # takes seconds
+
+    network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    reductions = [stage["reduction"] for stage in network.feature_info]
+    indices = [i for i, stride in enumerate(reductions) if stride in STRIDES]
+    if len(indices) != len(STRIDES):
+        raise ValueError(f"{name} has maps at strides {reductions}; {STRIDES} are needed, each once")
+    return network, network.prune_intermediate_layers(indices, prune_norm=True, prune_head=True)
 
 
 class Glimpse(nn.Module):
