@@ -1,7 +1,7 @@
-"""What the desk can be asked for: a grammar that writes and understands English and Chinese instructions.
+"""How the desk is asked: a grammar that writes English and Chinese instructions.
 
-``write`` says a goal in one of many ways; ``parse`` reads every sentence that ``write`` can give, and other sentences
-that use the same words. The phrases themselves are in ``envs.phrases``.
+``write`` says a goal in one of many ways; ``envs.reading.parse`` reads every sentence that ``write`` can give, and
+other sentences that use the same words. The phrases themselves are in ``envs.phrases``.
 
 Training and evaluation never share a sentence (``split="train"`` and ``split="heldout"``). A held-out sentence has a
 template that training never uses, or one phrase that training never uses, or an opener and a verb that training never
@@ -12,72 +12,47 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from envs import phrases
+from envs.goals import (
+    CATEGORIES,
+    COLORS,
+    KINDS,
+    LANGUAGES,
+    NOUN_COLORS,
+    NOUNS,
+    RECEPTACLES,
+    SPLITS,
+    Goal,
+    language_of,
+    sub_instruction,
+)
 from envs.phrases import Choice, Words
+from envs.reading import parse
 from vla.contracts import VlaError
 
-NOUNS: dict[str, str] = {
-    "pen": "pens",
-    "marker": "pens",
-    "eraser": "blocks",
-    "block": "blocks",
-    "paper_ball": "waste",
-    "bottle_cap": "waste",
-}
-CATEGORIES = ("pens", "blocks", "waste")
-COLORS = ("red", "green", "blue", "yellow", "orange", "purple", "white", "black", "pink")
-_MANY = ("red", "green", "blue", "yellow", "orange", "purple")
-NOUN_COLORS: dict[str, tuple[str, ...]] = {
-    "pen": _MANY,
-    "marker": _MANY,
-    "eraser": _MANY,
-    "block": _MANY,
-    "paper_ball": ("white", "yellow", "pink"),
-    "bottle_cap": _MANY,
-}
-RECEPTACLES: dict[str, str] = {"pens": "pen_tray", "blocks": "block_box", "waste": "waste_bin"}
-LANGUAGES = ("en", "zh")
-SPLITS = ("train", "heldout")
-KINDS = ("all", "category", "named")
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is asked for.
-
-    Attributes:
-        kind: "all" (tidy everything), "category" or "named" (one item).
-        category: "pens", "blocks" or "waste"; "" for everything. A named goal fills it in from its noun.
-        item: (colour, noun) of a named goal; the colour "" means any colour.
-
-    Raises VlaError where these do not fit together.
-    """
-
-    kind: str
-    category: str = ""
-    item: tuple[str, str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise VlaError(f"there is no kind of goal '{self.kind}'; known: {', '.join(KINDS)}")
-        if (self.kind == "named") != (self.item is not None):
-            raise VlaError("a named goal needs an item (colour, noun), and no other goal takes one")
-        if self.item is not None:
-            color, noun = self.item
-            if noun not in NOUNS or (color and color not in COLORS):
-                raise VlaError(
-                    f"there is no item '{color} {noun}'; nouns: {', '.join(NOUNS)}; colours: {', '.join(COLORS)}"
-                )
-            object.__setattr__(self, "category", NOUNS[noun])
-        if (self.kind == "all") != (self.category == "") or self.category not in ("", *CATEGORIES):
-            raise VlaError(f"a goal of kind '{self.kind}' cannot have the category '{self.category}'")
+__all__ = [
+    "CATEGORIES",
+    "COLORS",
+    "KINDS",
+    "LANGUAGES",
+    "NOUNS",
+    "NOUN_COLORS",
+    "RECEPTACLES",
+    "SPLITS",
+    "Goal",
+    "all_sentences",
+    "by_color",
+    "language_of",
+    "paraphrase",
+    "parse",
+    "sub_instruction",
+    "write",
+]
 
 
 def write(goal: Goal, language: str, split: str, rng: np.random.Generator) -> str:
@@ -131,17 +106,6 @@ def all_sentences(goal: Goal, language: str, split: str) -> Iterator[str]:
                         yield _fill(template, {**choices, name: new})
 
 
-def sub_instruction(color: str, noun: str, language: str) -> str:
-    """The one fixed sentence for moving one item, e.g. ``put the red pen in the pen tray``."""
-    color_word, noun_word = phrases.COLOR_WORDS[language].get(color, ""), phrases.NOUN_WORDS[language][noun][0]
-    if language == "zh":
-        verb = "扔进" if NOUNS[noun] == "waste" else "放进"
-        receptacle = {"pens": "笔盘", "blocks": "积木盒", "waste": "垃圾桶"}[NOUNS[noun]]
-        return f"把{color_word + '色的' if color_word else ''}{noun_word}{verb}{receptacle}"
-    receptacle = RECEPTACLES[NOUNS[noun]].replace("_", " ")
-    return f"put the {color_word + ' ' if color_word else ''}{noun_word} in the {receptacle}"
-
-
 def by_color(color: str, language: str, rng: np.random.Generator) -> str:
     """A sentence for the one thing of a colour that leaves open what it is, and so where it goes.
 
@@ -157,9 +121,7 @@ def paraphrase(text: str, rng: np.random.Generator) -> str:
     return text if goal is None else write(goal, LANGUAGES[int(rng.integers(len(LANGUAGES)))], "train", rng)
 
 
-def language_of(text: str) -> str:
-    """The language of a sentence: "zh" where it holds a Chinese character, else "en"."""
-    return "zh" if re.search(r"[\u3400-\u9fff]", text) else "en"
+_parse_again = lru_cache(maxsize=8192)(parse)
 
 
 def _grammar(goal: Goal, language: str, split: str) -> tuple[Words, dict[str, Words]]:
@@ -236,97 +198,3 @@ def _finish(sentence: str, language: str, rng: np.random.Generator) -> str:
     if sentence[-1] not in "?？" and rng.random() < 0.25:
         sentence += "。" if language == "zh" else "."
     return sentence
-
-
-# --- reading -----------------------------------------------------------------------------------------------------
-
-# Receptacles are taken out first, since "pen tray" holds the word "pen".
-_RECEPTACLE = re.compile(
-    r"\b(?:(?:pen|pencil|stationery|marker) )?(?:tray|holder)s?(?: for (?:the )?(?:pens|markers|pencils))?\b"
-    r"|\b(?:(?:block|toy|eraser|storage|toy block) )?(?:box|container)\b"
-    r"(?: for (?:the )?(?:toy )?(?:blocks|toys|erasers)\b)?"
-    r"|\b(?:(?:waste ?paper|waste|trash|rubbish|garbage|dust|litter) ?)?(?:bin|can|basket|bucket)\b(?! you| i\b)"
-    r"|\b(?:in|into|inside|to) the (?:trash|rubbish|garbage)\b|\bthe trash is where\b|\bis the trash$"
-    r"|(?:放|装)(?:笔|积木|方块|垃圾)的(?:盘子|托盘|盒子|箱子|桶)"
-    r"|文具盘|托盘|盘子|(?:笔|文具)(?:盘|托|筒|盒)子?|(?:积木|方块|玩具|收纳)?(?:盒|箱)子?"
-    r"|(?:垃圾|废物|废纸)?(?:桶|箱|篓|筐)|纸篓|垃圾筒"
-)
-_NOUN_PATTERNS: dict[str, str] = {
-    "marker": r"\bmarkers?(?: pens?)?\b|\bfelt tips?(?: pens?)?\b|\bhighlighters?\b|记号笔|马克笔|白板笔|荧光笔",
-    "eraser": r"\b(?:pencil )?(?:eraser|rubber)s?\b|橡皮擦?",
-    "pen": r"\b(?:ball ?point )?(?:pen|pencil)s?\b|\bball ?points?\b|圆珠笔|签字笔|钢笔|水笔|铅笔|笔",
-    "block": r"\b(?:(?:toy|building|wooden) )?(?:block|cube|brick)s?\b|积木块?|方块|木块",
-    "paper_ball": r"\b(?:balls?|wads?) of paper\b|\b(?:crumpled |waste |scrap )?papers?(?: (?:ball|wad)s?)?\b"
-    r"|废?纸团|废?纸球|废纸",
-    "bottle_cap": r"\b(?:bottle )?(?:cap|lid)s?\b|\bbottle tops?\b|瓶盖子?|盖子",
-}
-_NOUN = re.compile("|".join(f"(?P<{noun}>{pattern})" for noun, pattern in _NOUN_PATTERNS.items()))
-_COLOR = re.compile(
-    r"\b(?P<en>red|green|blue|yellow|orange|purple|violet|white|black|pink)\b"
-    r"|(?P<zh>[红绿蓝黄橙橘紫白黑粉])(?=颜?色|的|⟨)"
-)  # fmt: skip
-_COLOR_ALIASES = {word: color for color, word in phrases.COLOR_WORDS["zh"].items()} | {
-    "橘": "orange",
-    "violet": "purple",
-}
-_CATEGORY: dict[str, re.Pattern[str]] = {
-    "pens": re.compile(r"\bwriting (?:tools?|things|utensils?|instruments?)\b|\bstationery\b|文具|书写工具"),
-    "waste": re.compile(r"\b(?:trash|rubbish|garbage|waste|litter|junk)\b|垃圾|废物|废品"),
-}
-_MANY_WORDS = re.compile(r"\b(?:all|every|each|any)\b|所有|全部|每|各种|都|一切")
-_EVERYTHING = re.compile(
-    r"\b(?:everything|all|things|items|objects|stuff|tidy|clean|clear|organi[sz]e|sort|declutter|straighten|mess|messy)\b"
-    r"|整理|收拾|清理|打扫|归置|归位|整洁|整齐|干净|东西|物品|所有|全部"
-)
-_REFUSED = re.compile(r"\b(?:except|besides|don ?t|do not|never|without|not)\b|除了|以外|不要|别(?!的)|不许|千万不")
-
-
-def parse(text: str) -> Goal | None:
-    """Understand a sentence in English or Chinese, whatever its case, punctuation and politeness.
-
-    Nouns say most, then category words, then words for everything. "pens" and "blocks" name their category; the plural
-    of another noun names that noun in any colour. None comes back where nothing is recognised, and where the sentence
-    asks for what a Goal cannot hold: an exception ("everything except the pens"), two named items, two categories.
-    """
-    clean = unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("’", "")
-    clean = " ".join(re.sub(r"[^\w\u3400-\u9fff]+|_", " ", clean).split())
-    if language_of(clean) == "zh":
-        clean = re.sub(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])", "", clean)
-    if _REFUSED.search(clean):
-        return None
-    clean = _RECEPTACLE.sub(" ", clean)
-    found = [(match.lastgroup or "", match.group()) for match in _NOUN.finditer(clean)]
-    bare = _NOUN.sub("⟨⟩", clean)
-    colors = [_color(match) for match in _COLOR.finditer(bare)]
-    categories = {c for c, pattern in _CATEGORY.items() if pattern.search(bare)} | {NOUNS[noun] for noun, _ in found}
-    if len(categories) == len(CATEGORIES):
-        return Goal("all")
-    if len(categories) > 1 or len(set(colors)) > 1:
-        return None
-    nouns = {noun for noun, _ in found}
-    if len(nouns) == 1:
-        noun, word = found[0]
-        return _named_or_group(noun, word, colors[0] if colors else "", bare)
-    if colors:
-        return None
-    if categories:
-        return Goal("category", categories.pop())
-    return Goal("all") if _EVERYTHING.search(bare) else None
-
-
-_parse_again = lru_cache(maxsize=8192)(parse)
-
-
-def _color(match: re.Match[str]) -> str:
-    word = match.group("en") or match.group("zh")
-    return _COLOR_ALIASES.get(word, word)
-
-
-def _named_or_group(noun: str, word: str, color: str, bare: str) -> Goal:
-    """One noun was found: is it that item, or the category that bears its name?"""
-    many = bool(_MANY_WORDS.search(bare)) or word.endswith("s")
-    if word == "笔":
-        many = many or not re.search(r"[一那这该][支只根个]", bare)
-    if color == "" and many and noun in ("pen", "block"):
-        return Goal("category", NOUNS[noun])
-    return Goal("named", item=(color, noun))

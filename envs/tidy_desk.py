@@ -74,7 +74,7 @@ class TidyDesk(gymnasium.Env):
     def __init__(
         self, cameras_px: int = 128, quality: str = "fast", render_mode: str | None = None, stage: str = "start"
     ) -> None:
-        self.render_mode, self._stage = render_mode, check_options({"stage": stage}, self.PERTURBATIONS)["stage"]
+        self.render_mode, self._stage = render_mode, self._chosen({"stage": stage})["stage"]
         self.tabletop = Tabletop(cameras_px, quality)
         self.env_spec = EnvSpec(
             name="tidy_desk",
@@ -99,6 +99,15 @@ class TidyDesk(gymnasium.Env):
         self.receptacles: dict[str, Receptacle] = {}
         self.asked: list[bool] = []
 
+    @classmethod
+    def check_options(cls, options: dict[str, Any]) -> None:
+        """Raise VlaError for reset options, the instruction among them, that no episode can have."""
+        cls._chosen(options)
+
+    @classmethod
+    def _chosen(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return check_options(options, cls.PERTURBATIONS)
+
     # --- an episode ----------------------------------------------------------------------------------------------
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
@@ -107,7 +116,7 @@ class TidyDesk(gymnasium.Env):
             seed = int(self.np_random.integers(2**31))
         super().reset(seed=seed)
         self.seed, rng = seed, self.np_random
-        chosen = check_options(options or {}, self.PERTURBATIONS)
+        chosen = self._chosen(options or {})
         self.split, goal, midway = chosen["split"], chosen["goal"], (chosen["stage"] or self._stage) == "midway"
         count = chosen["items"] or (int(rng.integers(2, 6)) if midway else 3)
         self.language = chosen["language"] or str(rng.choice(instructions.LANGUAGES))

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from envs import instructions
+from envs.reading import nearest, understand
 from vla import perturb
 from vla.contracts import VlaError
+from vla.files import printable
 
 LONGEST = 300  # characters of an instruction
 _OPTIONS = ("split", "language", "items", "kind", "category", "instruction", "stage", "perturb")
@@ -39,13 +41,28 @@ def check_options(options: dict[str, Any], perturbations: tuple[str, ...]) -> di
     chosen["goal"] = None
     text = chosen["instruction"]
     if text is not None:
-        if len(text) > LONGEST:
-            raise VlaError(f"tidy_desk: an instruction has at most {LONGEST} characters, and this one has {len(text)}")
-        chosen["goal"] = instructions.parse(text)
-        if chosen["goal"] is None:
-            raise VlaError(
-                f"tidy_desk does not understand '{text}'; it tidies everything, one category or one named item, "
-                "e.g. 'tidy the desk', 'put all pens in the tray', 'put the red pen in the tray', '把纸团扔进垃圾桶'"
-            )
-        chosen["language"] = chosen["language"] or instructions.language_of(text)
+        goal = chosen["goal"] = _goal_of(text)
+        said = {"language": instructions.language_of(text), "kind": goal.kind, "category": goal.category}
+        for name, value in said.items():
+            given = chosen[name]
+            if given not in (None, "", value):
+                means = f"'{_line(text)}' means {name} '{value or 'any'}'"
+                raise VlaError(f"tidy_desk: {means}, which {name} '{given}' contradicts: leave {name} out")
+        chosen["language"] = said["language"]
     return chosen
+
+
+def _goal_of(text: str) -> instructions.Goal:
+    if not isinstance(text, str):
+        raise VlaError(f"tidy_desk: an instruction is a text, and not {text!r}")
+    if len(text) > LONGEST:
+        raise VlaError(f"tidy_desk: an instruction has at most {LONGEST} characters, and this one has {len(text)}")
+    goal, reason = understand(text)
+    if goal is None:
+        known = ", ".join(f"'{one}'" for one in nearest(text))
+        raise VlaError(f"tidy_desk does not understand '{_line(text)}': {reason}; it understands {known}")
+    return goal
+
+
+def _line(text: str) -> str:
+    return printable(" ".join(text.split()))

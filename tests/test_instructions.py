@@ -1,6 +1,7 @@
 """The grammar: what it writes it understands, and evaluation never repeats a training sentence."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from envs.instructions import (
     sub_instruction,
     write,
 )
+from envs.reading import nearest, understand
+from envs.tidy_options import check_options
+from vla import cli
 from vla.contracts import VlaError
 
 ITEMS = [Goal("named", item=(color, noun)) for noun in NOUNS for color in ("", *NOUN_COLORS[noun])]
@@ -155,3 +159,86 @@ def test_a_paraphrase_asks_for_the_same_and_comes_from_the_training_sentences() 
     goal = parse("put the red pen in the pen tray")
     assert all(parse(paraphrase("put the red pen in the pen tray", rng)) == goal for _ in range(60))
     assert paraphrase("make tea", rng) == "make tea"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "reason", "instead"),
+    [
+        ("put the red pen in the bin", "pens go in the pen tray, and not in the waste bin", "put the red pen in the"),
+        ("把红色的笔扔进垃圾桶", "pens go in the pen tray", "把红色的笔放进笔盘"),
+        ("red pen -> bin", "not in the waste bin", "put the red pen in the pen tray"),
+        ("throw the green block away", "are not thrown away", "put the green block in the block box"),
+        ("put the blue pen on the floor", "and nowhere else", "put the blue pen in the pen tray"),
+        ("把笔放到地上", "and nowhere else", "把所有的笔放进笔盘"),
+        ("take the red pen out of the tray", "not out of it", "put the red pen in the pen tray"),
+        ("give me the red pen", "hands nothing over", "put the red pen in the pen tray"),
+        ("put the brown pen in the tray", "nothing here is brown", "put the pen in the pen tray"),
+        ("put everything in the bin", "everything goes by its kind", "tidy the desk"),
+        ("pens in the box, blocks in the tray, trash in the bin", "by its kind", "put all the pens in the pen tray"),
+        ("put all the apples in the box", "everything goes by its kind", "tidy the desk"),
+        ("clean the kitchen", "nothing that can be tidied here", "tidy the desk"),
+        ("把苹果收拾好", "nothing that can be tidied here", "请整理桌面"),
+        ("everything but the pens", "exceptions", "throw all the trash in the waste bin"),
+        ("put the red pen and the blue block away", "more than one thing", "put the blue block in the block box"),
+        ("put the red one away", "which thing is red", "put the red marker in the pen tray"),
+        (" \n", "no words", "tidy the desk"),
+        ("🙂🗑️", "no words", "tidy the desk"),
+    ],
+)
+def test_what_means_nothing_or_contradicts_the_desk_is_refused(sentence: str, reason: str, instead: str) -> None:
+    goal, why = understand(sentence)
+    assert goal is None and reason in why
+    offered = nearest(sentence)
+    assert any(instead in one for one in offered) and all(parse(one) is not None for one in offered)
+    assert {language_of(one) for one in offered} == {language_of(sentence)}
+    with pytest.raises(VlaError) as caught:
+        check_options({"instruction": sentence}, ())
+    assert reason in str(caught.value) and offered[0] in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "goal"),
+    [
+        ("the box is full, put the red pen in the tray", Goal("named", item=("red", "pen"))),
+        ("put the red pen that is in the box into the tray", Goal("named", item=("red", "pen"))),
+        ("把盒子里的笔放进笔盘", Goal("category", "pens")),
+        ("can we please put the red pen in the pencil case", Goal("named", item=("red", "pen"))),
+        ("put the red pen away in the afternoon", Goal("named", item=("red", "pen"))),
+        ("[/red] 🙂 put the red pen\x1b[31m in the tray", Goal("named", item=("red", "pen"))),
+        ("sort everything into the tray, the box and the bin", Goal("all")),
+        ("get rid of the mess", Goal("all")),
+        ("给我把桌子收拾干净", Goal("all")),
+    ],
+)
+def test_what_contradicts_only_at_first_sight_is_understood(sentence: str, goal: Goal) -> None:
+    assert understand(sentence) == (goal, "")
+
+
+@pytest.mark.parametrize("option", [{"kind": "all"}, {"language": "zh"}, {"category": "waste"}])
+def test_options_that_contradict_the_instruction_are_refused(option: dict[str, str]) -> None:
+    with pytest.raises(VlaError, match="contradicts: leave"):
+        check_options({"instruction": "put the red pen in the tray", **option}, ())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "--instruction", "put the red pen in the bin"],
+        ["eval", "--instruction", "put the red pen\nin the\x1b[31m bin"],
+        ["eval", "--instruction", ""],
+        ["eval", "--instruction", "\udcff"],
+        ["eval", "--instruction", "tidy the desk", "--kind", "named"],
+        ["eval", "--items", "9"],
+        ["record", "--items", "2-9", "--out", "{out}"],
+    ],
+)
+def test_an_impossible_episode_is_refused_before_anything_is_loaded(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("vla.agent.load", "vla.registry.make_env"):
+        monkeypatch.setattr(place, lambda *_, **__: pytest.fail("loaded"))
+    filled = [word.format(out=tmp_path / "out") for word in arguments]
+    assert cli.main([*filled, "--env", "tidy_desk"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("vla: error: ") and told.count("\n") == 1 and "\x1b" not in told
+    assert not (tmp_path / "out").exists()

@@ -285,6 +285,16 @@ class Env(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksOptions(Protocol):
+    """An ability of an env class: to refuse reset options before an env, an agent or a worker is made."""
+
+    @classmethod
+    def check_options(cls, options: dict[str, Any]) -> None:
+        """Raise VlaError, on one line, for options that no episode can have: an instruction without a meaning, say."""
+        ...
+
+
 def as_observation(raw: dict[str, Any], spec: EnvSpec, time: float = 0.0) -> Observation:
     """Turn a gymnasium observation dict (camera names, ``state``, ``instruction``) into an Observation."""
     images = {camera.name: raw[camera.name] for camera in spec.cameras if camera.name in raw}

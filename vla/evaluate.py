@@ -13,7 +13,7 @@ from vla.comparable import require_shared
 from vla.compare import compare_shared
 from vla.contracts import VlaError, episode_seed
 from vla.files import write_atomically
-from vla.registry import load_env, tasks_of
+from vla.registry import check_options, load_env, tasks_of
 from vla.results import as_json, read_results, summarise
 from vla.rollout import Actor, EpisodeRequest, EpisodeResult, RolloutInterrupted, Timing, run_episodes
 
@@ -77,12 +77,9 @@ class EvalConfig:
         if self.check and self.instruction:
             raise VlaError("--check compares the env's own sentences: leave out --instruction")
 
-    def requests(self) -> list[EpisodeRequest]:
-        """The episodes to play, in the order of playing.
-
-        Of an env with several tasks each slot plays one task's episodes in a row, since changing the task is costly.
-        What an episode is depends on its index alone: task ``index % tasks``.
-        """
+    @property
+    def options(self) -> dict[str, Any]:
+        """What every episode's reset is told, whatever its task and its perturbations."""
         options = {
             "split": self.split,
             "language": self.language,
@@ -90,7 +87,15 @@ class EvalConfig:
             "items": self.items,
             "instruction": self.instruction,
         }
-        given = {name: value for name, value in options.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def requests(self) -> list[EpisodeRequest]:
+        """The episodes to play, in the order of playing.
+
+        Of an env with several tasks each slot plays one task's episodes in a row, since changing the task is costly.
+        What an episode is depends on its index alone: task ``index % tasks``.
+        """
+        given = self.options
         tasks = tasks_of(self.env, self.env_options)
         requests, count = [], self.episodes * max(1, len(tasks))
         for index in range(count * len(self.seeds)):
@@ -130,11 +135,12 @@ def evaluate(
     Raises:
         RolloutInterrupted: a worker died, or Ctrl-C. What was finished is in ``results.json``, marked ``interrupted``
             unless it was the checks alone that were cut short.
-        VlaError: ``against`` holds other episodes, ``out`` can't be written, agent and env do not fit, or the env
-            refused an option.
+        VlaError: the env does not take the instruction or another option, ``against`` holds other episodes, ``out``
+            can't be written, or agent and env do not fit.
     """
     found = load_env(config.env)
     perturb.require(config.perturb, perturb.axes_of(found), f"env {config.env}")
+    check_options(config.env, config.options)
     _require_writable(out)
     earlier = read_results(against) if against is not None else None
     requests, timing = config.requests(), Timing()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla import paths
-from vla.contracts import Env, EnvSpec, VlaError
+from vla.contracts import ChecksOptions, Env, EnvSpec, VlaError
 
 if TYPE_CHECKING:
     from vla.recipe import Recipe
@@ -82,6 +82,21 @@ def make_env(name: str, **kwargs: Any) -> Env:
     if unknown and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
         raise VlaError(f"the env '{name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
     return found(**kwargs)
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Find out, before anything is made, whether an env takes these reset options, as far as its class can tell.
+
+    Raises VlaError for an instruction that is no Unicode text, and what the env's ``check_options`` raises.
+    """
+    text = options.get("instruction")
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        raise VlaError(f"the instruction {text!a} is no text: type it in UTF-8") from None
+    found: Any = load_env(name)
+    if isinstance(found, ChecksOptions):
+        found.check_options(options)
 
 
 def spec_of(name: str, options: dict[str, Any]) -> EnvSpec:

@@ -135,6 +135,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         env_options=registry.env_options(args.env_option),
         **_perturbations(args),
     )
+    registry.check_options(config.env, config.options)
     out = args.out or Path("runs") / f"eval_{args.env.replace(':', '_').replace('/', '_')}"
     console = Console()
     if args.preview:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def _record(args: argparse.Namespace) -> int:
 
     from vla.interrupt import exit_code
     from vla.record import RecordSettings, record
-    from vla.registry import env_options
+    from vla.registry import check_options, env_options
     from vla.stats import wilson
 
     settings = RecordSettings(
@@ -143,6 +144,9 @@ def _record(args: argparse.Namespace) -> int:
         env_options=env_options(args.env_option),
         randomize=_axes(args.env, args.randomize),
     )
+    for bound in settings.items or (None,):  # told before anything is loaded
+        items = None if bound is None else (bound, bound)
+        check_options(settings.env, replace(settings, items=items).options(settings.seed))
     console = Console()
     try:
         summary = record(settings, command=shlex.join(["vla", *sys.argv[1:]]))
