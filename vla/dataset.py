@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import EnvSpec, VlaError
-from vla.dataset_files import as_array, count_rows, png_frames, read_parquet
-from vla.episodes import PIXEL_FORMAT, decode_video
+from vla.dataset_checks import require_finite, require_order, require_sentences, require_times
+from vla.dataset_files import count_rows, numbered, png_frames, read_columns, read_parquet, read_texts, video_frames
+from vla.episodes import PIXEL_FORMAT
 from vla.files import read_json, read_text
 
 FORMAT_VERSION = 1
@@ -79,14 +80,14 @@ class Source:
     """A file that holds frames of one camera, in the order of the dataset.
 
     Attributes:
-        path: an mp4, or a parquet file with PNG images.
+        path: a video, or a parquet file with pictures.
         frames: how many of the dataset's frames it holds.
-        rows: which of the file's frames these are, ascending; None means all.
+        times: of a video, when in it these frames are [s], ascending.
     """
 
     path: Path
     frames: int
-    rows: np.ndarray | None = None
+    times: np.ndarray | None = None
 
 
 class Recorded:
@@ -110,12 +111,17 @@ class Recorded:
         self.instructions: list[str] = _read_tasks(root / "meta/tasks.parquet")
 
     @classmethod
-    def open(cls, folder: str | Path) -> Recorded:
+    def open(cls, folder: str | Path, columns: Sequence[str] = ()) -> Recorded:
         """Open a dataset.
 
+        Args:
+            folder: its folder.
+            columns: ``NAME=COLUMN``, which columns of another's dataset are what, see ``vla.dataset_layout``.
+
         Raises:
-            VlaError: if ``folder`` holds none, an unfinished one, one of another format, or one that lacks a file; the
-                file is named. SpecMismatchError: if another's dataset has no actions or no camera.
+            VlaError: if ``folder`` holds none, an unfinished one, one of another format, or one that lacks a file or
+                some of its episodes; the file is named. SpecMismatchError: if another's dataset has no actions or no
+                camera.
         """
         root = Path(folder)
         shards = (root / ".episodes").exists()
@@ -124,11 +130,17 @@ class Recorded:
             if not (root / name).exists():
                 hint = "a recording that did not finish: run its command again" if shards else "no LeRobot v3 dataset"
                 raise VlaError(f"{root} is {hint} ({name} is missing)")
-        recorded = cls._open_own(root) if (root / VLA_JSON).exists() else _open_plain(root)
+        own = (root / VLA_JSON).exists()
+        if own and columns:
+            raise VlaError(
+                f"{root} was recorded by vla record, whose columns have fixed names: leave --data.columns out"
+            )
+        recorded = cls._open_own(root) if own else _open_plain(root, columns)
+        recorded._check_counts()
         for camera in recorded.spec.cameras:
-            for source in recorded.sources(camera.name):
-                if not source.path.exists():
-                    raise VlaError(f"{source.path} is missing from the dataset {root}")
+            for path in recorded.files(camera.name):
+                if not path.exists():
+                    raise VlaError(f"{path} is missing from the dataset {root}")
         return recorded
 
     @classmethod
@@ -139,6 +151,19 @@ class Recorded:
             raise VlaError(f"{root / VLA_JSON} has format version {version}; this program reads {FORMAT_VERSION}")
         lines = read_text(root / EPISODES_JSONL).splitlines()
         return cls(root, facts, info, [json.loads(line) for line in lines])
+
+    def _check_counts(self) -> None:
+        """Raise VlaError where ``meta/`` does not agree with itself on the episodes."""
+        info, lengths = self.root / "meta/info.json", [length for length, *_ in self._episode_rows([])]
+        counts = {self.root / "meta/episodes": len(lengths)}
+        if (self.root / VLA_JSON).exists():
+            counts[self.root / EPISODES_JSONL] = len(self.episodes)
+        for place, count in counts.items():
+            if count != self._info.get("total_episodes", count):
+                raise VlaError(f"{place} holds {count} episodes, and {info} says {self._info['total_episodes']}")
+        for number, (facts, length) in enumerate(zip(self.episodes, lengths, strict=True)):
+            if (facts.get("episode_index"), facts.get("steps")) != (number, length):
+                raise VlaError(f"{self.root / EPISODES_JSONL} and meta/episodes differ on episode {number}")
 
     def image_key(self, camera: str) -> str:
         """LeRobot's name for a camera's column."""
@@ -177,53 +202,95 @@ class Recorded:
         wanted |= {"task_index": "instruction"}
         if "by_expert" not in self._info["features"]:
             del wanted["by_expert"]
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in [*wanted.values(), "sub_instruction"]}
-        table_of: dict[str, int] = {}
-        for file in self._data_files():
-            table = read_parquet(file, [*wanted, "sub_instruction"])
-            for key, name in wanted.items():
-                parts[name].append(as_array(table.column(key)))
-            texts = table.column("sub_instruction").to_pylist()
-            parts["sub_instruction"].append(
-                np.array([table_of.setdefault(text, len(table_of)) for text in texts], dtype=np.int64)
-            )
-        columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        files = self._data_files()
+        found = read_columns(files, [*wanted, "timestamp"])
+        times = found.pop("timestamp")
+        columns = {wanted[key]: array for key, array in found.items()}
+        sub_instructions: dict[str, int] = {}
+        indices = [sub_instructions.setdefault(t, len(sub_instructions)) for t in read_texts(files, "sub_instruction")]
+        columns["sub_instruction"] = np.array(indices, dtype=np.int64)
         columns.setdefault("by_expert", np.ones(len(columns["state"]), np.float32))  # recorded before it was kept
-        if len(columns["state"]) != self.frames:
-            raise VlaError(f"{self.root / 'data'} holds {len(columns['state'])} frames, and meta says {self.frames}")
-        return columns, list(table_of)
+        self._check(columns, times, {"state": "observation.state", "executed": "action.executed"})
+        return columns, list(sub_instructions)
+
+    def _check(self, columns: dict[str, np.ndarray], times: np.ndarray, shown: dict[str, str]) -> None:
+        """Raise VlaError where the rows are not what ``meta/`` promises; ``shown`` has the columns' names on disk."""
+        data, lengths = self.root / "data", [length for length, *_ in self._episode_rows([])]
+        episode, frame, count = columns["episode"], columns["frame"], len(columns["episode"])
+        if count != self.frames or not count:
+            raise VlaError(f"{data} holds {count} frames, and meta says {self.frames}")
+        require_order(data, episode, frame, lengths)
+        require_times(data, times, episode, self.spec.dt)
+        require_sentences(data, columns["instruction"], self.instructions, episode)
+        names = {"state": self.spec.state, "action": self.spec.action, "executed": self.spec.action}
+        for name, values in columns.items():
+            if name in names and values[0].size != len(names[name]):
+                raise VlaError(
+                    f"{data}: the column '{shown.get(name, name)}' holds {values[0].size} numbers, and meta says "
+                    f"{len(names[name])}"
+                )
+            if values.dtype.kind == "f":
+                require_finite(data, shown.get(name, name), values, names.get(name, ()), episode, frame)
+
+    def files(self, camera: str) -> list[Path]:
+        """The files that should hold a camera's frames, each once."""
+        key = self.image_key(camera)
+        if self._info["features"][key]["dtype"] == "image":
+            return self._data_files()
+        return list(dict.fromkeys(path for _, path, _ in self._video_rows(key)))
 
     def sources(self, camera: str) -> list[Source]:
-        """The files that hold a camera's frames, in order."""
+        """The files that hold a camera's frames, in order.
+
+        A video's frames are those nearest in time to the rows: an episode begins in its video at LeRobot's
+        ``from_timestamp``, and a row lies at its ``timestamp`` after that.
+        """
         key = self.image_key(camera)
         if self._info["features"][key]["dtype"] == "image":
             return [Source(file, count_rows(file)) for file in self._data_files()]
-        names = [f"videos/{key}/chunk_index", f"videos/{key}/file_index"]
-        table = self._episode_table(["episode_index", "length", *names]).sort_by("episode_index")
-        sources: list[Source] = []
-        for length, chunk, file in zip(*(table.column(n).to_pylist() for n in ("length", *names)), strict=True):
-            path = self._video_file(key, chunk, file)
-            if not sources or sources[-1].path != path:
-                sources.append(Source(path, 0))
-            sources[-1].frames += length
+        times, row, sources = self._times(), 0, list[Source]()
+        for length, path, begins in self._video_rows(key):
+            wanted = begins + times[row : row + length]
+            row += length
+            last = sources[-1] if sources else None
+            if last is not None and last.path == path and last.times is not None and wanted[0] > last.times[-1]:
+                last.frames, last.times = last.frames + length, np.concatenate((last.times, wanted))
+            elif length:
+                sources.append(Source(path, length, wanted))
         return sources
 
     def read_frames(self, source: Source, camera: str) -> Iterator[np.ndarray]:
         """The frames of one source, uint8 (H, W, 3). Raises VlaError, naming the file, if it is damaged or short."""
-        count, path = 0, source.path
-        frames = png_frames(path, self.image_key(camera)) if path.suffix == ".parquet" else decode_video(path)
-        for number, frame in enumerate(frames):
-            if source.rows is not None:
-                if count == source.frames:
-                    break
-                if source.rows[count] != number:
-                    continue
-            count += 1
-            if count > source.frames:
-                break
+        if source.times is not None:
+            yield from video_frames(source.path, source.times, self.spec.dt)
+            return
+        count = 0
+        for count, frame in enumerate(png_frames(source.path, self.image_key(camera)), 1):  # noqa: B007
             yield frame
         if count != source.frames:
-            raise VlaError(f"{path} should hold {source.frames} frames, and holds {count}")
+            raise VlaError(f"{source.path} should hold {source.frames} frames, and holds {count}")
+
+    def _times(self) -> np.ndarray:
+        """When in its episode each row is [s], float64 (N,)."""
+        if "timestamp" not in self._info["features"]:
+            return read_columns(self._data_files(), ["frame_index"])["frame_index"] * self.spec.dt
+        return read_columns(self._data_files(), ["timestamp"])["timestamp"].reshape(-1).astype(np.float64)
+
+    def _video_rows(self, key: str) -> Iterator[tuple[int, Path, float]]:
+        """For each episode its length, its video file of a camera, and when it begins there [s]."""
+        names = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+        for length, chunk, file, begins in self._episode_rows(names):
+            yield length, self._video_file(key, chunk, file), begins
+
+    def _episode_rows(self, columns: list[str]) -> list[tuple]:
+        """For each episode, in order, its length and further columns of LeRobot's table of episodes."""
+        table = self._episode_table(["episode_index", "length", *columns]).sort_by("episode_index")
+        if table.column("episode_index").to_pylist() != list(range(len(table))):
+            raise VlaError(f"{self.root / 'meta/episodes'} does not number its episodes from 0, each once")
+        rows = list(zip(*(table.column(name).to_pylist() for name in ("length", *columns)), strict=True))
+        if any(value is None for row in rows for value in row) or any(row[0] < 1 for row in rows):
+            raise VlaError(f"{self.root / 'meta/episodes'} has an episode without a length, or without {columns}")
+        return rows
 
     def _video_file(self, key: str, chunk: int, file: int) -> Path:
         return self.root / self._info["video_path"].format(video_key=key, chunk_index=chunk, file_index=file)
@@ -232,31 +299,28 @@ class Recorded:
         """Columns of LeRobot's table of episodes, all its files together."""
         import pyarrow as pa
 
-        files = sorted((self.root / "meta/episodes").glob("*/*.parquet"))
-        if not files:
-            raise VlaError(f"{self.root / 'meta/episodes'} holds no parquet file")
+        files = numbered(self.root / "meta/episodes")
         return pa.concat_tables([read_parquet(file, columns) for file in files])
 
     def _data_files(self) -> list[Path]:
-        files = sorted((self.root / "data").glob("*/*.parquet"))
-        if not files:
-            raise VlaError(f"{self.root / 'data'} holds no parquet file")
-        return files
+        return numbered(self.root / "data")
 
 
-def _open_plain(root: Path) -> Recorded:
+def _open_plain(root: Path, columns: Sequence[str]) -> Recorded:
     from vla.dataset_plain import PlainDataset
 
-    return PlainDataset(root)
+    return PlainDataset(root, columns)
 
 
 def _read_tasks(path: Path) -> list[str]:
-    """The instructions by task index."""
+    """The instructions by task index. Raises VlaError where an index has none, or two."""
     table = read_parquet(path)
     # LeRobot keeps the sentences in the index of a data frame, whose column has a name of pandas' choice.
-    column = "task" if "task" in table.column_names else next(n for n in table.column_names if n != "task_index")
+    named = [n for n in table.column_names if n != "task_index"]
+    if "task_index" not in table.column_names or not named:
+        raise VlaError(f"{path} lacks the column '{'task' if named == [] else 'task_index'}'")
     indices = table.column("task_index").to_pylist()
-    texts = [""] * (max(indices, default=-1) + 1)
-    for index, text in zip(indices, table.column(column).to_pylist(), strict=True):
-        texts[index] = text
-    return texts
+    texts = table.column("task" if "task" in named else named[0]).to_pylist()
+    if sorted(indices, key=str) != sorted(range(len(indices)), key=str) or not all(isinstance(t, str) for t in texts):
+        raise VlaError(f"{path} does not number its {len(indices)} sentences from 0, each once")
+    return [text for _, text in sorted(zip(indices, texts, strict=True))]

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,19 +57,6 @@ def encode_video(frames: np.ndarray, fps: int) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return buffer.getvalue()
-
-
-def decode_video(source: Path | io.BytesIO) -> Iterator[np.ndarray]:
-    """The frames of a video from first to last, uint8 (H, W, 3). Raises VlaError, naming the file, if it is damaged."""
-    import av
-
-    try:
-        with av.open(source) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise VlaError(f"the video {source} cannot be read: {error}") from error
 
 
 def _encode_png(image: np.ndarray) -> bytes:

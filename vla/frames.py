@@ -168,7 +168,10 @@ def _fill(
         if stop.is_set():
             return
         if frame.shape != out.shape[1:]:
-            raise VlaError(f"{source.path} holds frames of {frame.shape}, and the dataset's spec says {out.shape[1:]}")
+            raise VlaError(
+                f"{source.path} holds a picture of {frame.shape} (row {row - 1}), and the dataset's spec says "
+                f"{out.shape[1:]}"
+            )
         out[row - 1] = frame
         if row % 64 == 0:
             tell(64)
