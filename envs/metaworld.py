@@ -25,6 +25,7 @@ from vla.contracts import (
     CameraSpec,
     EnvSpec,
     ExpertStep,
+    Group,
     MissingExtraError,
     Observation,
     ReferringExpression,
@@ -39,6 +40,8 @@ REFERENCE_PX = 480  # what LeRobot renders, whatever size it is asked for
 EPISODE_STEPS = {"lerobot": 500, "evo1": 400}
 STATE = ("hand_x [m]", "hand_y [m]", "hand_z [m]", "gripper [0..1]")
 ACTION = ("dx [cm]", "dy [cm]", "dz [cm]", "grip [-1..1]")
+STATE_GROUPS = (Group("hand", 0, 3, "position", "m", "world"), Group("gripper", 3, 4, "gripper", "1"))
+ACTION_GROUPS = (Group("hand", 0, 3, "position", "cm", "world", delta=True), Group("grip", 3, 4, "gripper", "1"))
 _OPTIONS = ("split", "language", "task", "stage")
 _SPLITS, _STAGES = ("train", "heldout"), ("start", "midway")
 _WANDER_STEPS = 60  # the most steps that the hand has wandered in a midway scene
@@ -105,6 +108,8 @@ class MetaWorld(gymnasium.Env):
             action=ACTION,
             dt=DT,
             episode_steps=EPISODE_STEPS[protocol],
+            state_groups=STATE_GROUPS,
+            action_groups=ACTION_GROUPS,
         )
         self.observation_space = spaces.Dict(
             {

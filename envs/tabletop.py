@@ -17,7 +17,7 @@ import numpy as np
 from envs.physics import mujoco
 from envs.safety import SafetyMonitor
 from vla import gl
-from vla.contracts import CameraSpec, VlaError
+from vla.contracts import CameraSpec, Group, VlaError
 from vla.control import CONTROL_HZ, PANDA, Controller
 
 DT = 0.1
@@ -31,6 +31,12 @@ STATE = (
     *(f"q{i + 1} [rad]" for i in range(7)),
 )
 ACTION = (*(f"ee_{axis} [m]" for axis in "xyz"), *(f"ee_{name} [1]" for name in ROTATION), "gripper [0..1]")
+_POSE = (
+    Group("ee_position", 0, 3, "position", "m", "base"),
+    Group("ee_rotation", 3, 9, "rotation", "1", "base"),
+    Group("gripper", 9, 10, "gripper", "1"),
+)
+STATE_GROUPS, ACTION_GROUPS = (*_POSE, Group("joints", 10, 17, "joint", "rad")), _POSE
 RELATIVE = ((0, 0), (1, 1), (2, 2))
 # Bounds of the spaces. The tool itself keeps to the workspace, and positions beyond it are clipped to it.
 ACTION_LOW = np.array([0.0, -0.45, 0.0] + [-1.0] * 6 + [0.0], np.float32)

@@ -24,11 +24,13 @@ from envs.rewording import reword
 from envs.safety import LIMITS
 from envs.tabletop import (
     ACTION,
+    ACTION_GROUPS,
     ACTION_HIGH,
     ACTION_LOW,
     DT,
     RELATIVE,
     STATE,
+    STATE_GROUPS,
     STATE_HIGH,
     STATE_LOW,
     Tabletop,
@@ -85,6 +87,8 @@ class TidyDesk(gymnasium.Env):
             episode_steps=EPISODE_STEPS,
             languages=instructions.LANGUAGES,
             relative=RELATIVE,
+            state_groups=STATE_GROUPS,
+            action_groups=ACTION_GROUPS,
         )
         image = spaces.Box(0, 255, (cameras_px, cameras_px, 3), np.uint8)
         self.observation_space = spaces.Dict(

@@ -333,7 +333,7 @@ def test_noise_is_in_metres_whatever_actions_are_in() -> None:
     assert dims == [0, 1, 2] and per_metre.tolist() == [100.0] * 3
     dims, per_metre = noisy_dims(replace(spec, relative=((1, 0),)))
     assert dims == [1] and per_metre.tolist() == [1.0], "where the spec lists what is relative, that"
-    assert noisy_dims(replace(spec, action=("torque [N m]", "grip [-1..1]")))[0] == []
+    assert noisy_dims(replace(spec, action=("torque [N m]", "grip [-1..1]"), action_groups=()))[0] == []
 
 
 @needs_package

@@ -1,12 +1,13 @@
 """Scaling happens in one place, and undoes itself."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
-from vla.contracts import CameraSpec, EnvSpec, SpecMismatchError, VlaError, episode_seed
+from vla.contracts import CameraSpec, EnvSpec, Group, SpecMismatchError, VlaError, episode_seed, groups_of
 from vla.normalise import FLOOR, Normaliser
 
 SPEC = EnvSpec("s", (CameraSpec("eye", 8, 8),), ("x", "y"), ("x", "y", "grip"), 0.1, 10, relative=((0, 0), (1, 1)))
@@ -80,11 +81,44 @@ def test_spec_survives_json() -> None:
     assert EnvSpec.from_dict(SPEC.to_dict()) == SPEC
 
 
+def test_groups_say_what_names_only_hint_at() -> None:
+    groups = (Group("tool", 0, 2, "position", "m", "base"), Group("grip", 2, 3, "gripper", "1"))
+    spec = dataclasses.replace(SPEC, action_groups=groups)
+    assert EnvSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec and spec.groups("action") == groups
+    assert groups_of(("ee_x [m]", "ee_y [m]", "gripper [0..1]", "q1 [rad]", "q2 [rad]", "heat [K]", "dx [cm]")) == (
+        Group("ee_x", 0, 2, "position", "m"),
+        Group("gripper", 2, 3, "gripper", "1"),
+        Group("q1", 3, 5, "joint", "rad"),
+        Group("heat", 5, 6, "other", "K"),
+        Group("dx", 6, 7, "position", "cm", delta=True),
+    )
+    for wrong in (
+        groups[:1],
+        groups[::-1],
+        (*groups, groups[1]),
+        (dataclasses.replace(groups[0], kind="nose"), groups[1]),
+    ):
+        with pytest.raises(SpecMismatchError, match="action_groups of s"):
+            dataclasses.replace(SPEC, action_groups=wrong)
+
+
+@pytest.mark.parametrize("change", [{"delta": True}, {"unit": "cm"}, {"frame": "world"}, {"kind": "other"}])
+def test_groups_that_mean_something_else_do_not_fit(change: dict) -> None:
+    tool = Group("tool", 0, 2, "position", "m", "base")
+    groups = (tool, Group("grip", 2, 3, "gripper", "1"))
+    spec = dataclasses.replace(SPEC, action_groups=groups)
+    spec.require(
+        dataclasses.replace(spec, action_groups=(dataclasses.replace(tool, unit="", frame=""), groups[1])), "a", "b"
+    )
+    other = dataclasses.replace(spec, action_groups=(dataclasses.replace(tool, **change), groups[1]))
+    with pytest.raises(SpecMismatchError, match=r"tool \[0:2\] position m base"):
+        spec.require(other, "agent a", "env b")
+
+
 def test_seed_streams_never_meet() -> None:
-    seeds = {
-        s: {episode_seed(s, seed, i) for seed in (0, 1, -5, 10**12) for i in range(300)}
-        for s in ("record", "validate", "evaluate")
-    }
-    assert not seeds["record"] & seeds["evaluate"] and not seeds["record"] & seeds["validate"]
-    assert not seeds["validate"] & seeds["evaluate"]
-    assert all(0 <= value < 2**32 for values in seeds.values() for value in values)
+    streams = ("record", "validate", "evaluate", "stills", "questions", "rewards")
+    seeds = {s: {episode_seed(s, seed, i) for seed in (0, 1, -5, 10**12) for i in range(300)} for s in streams}
+    assert sum(map(len, seeds.values())) == len(set().union(*seeds.values()))
+    assert all((value < 2**32) == (s in streams[:4]) and value >= 0 for s in streams for value in seeds[s])
+    first = {s: episode_seed(s, 7, 3) for s in streams[:4]}
+    assert first == {"record": 7000024, "validate": 1080741848, "evaluate": 2154483672, "stills": 3228225496}

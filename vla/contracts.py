@@ -6,7 +6,8 @@ Images are uint8 arrays of shape (height, width, 3) in RGB order, named by camer
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,6 +42,69 @@ class CameraSpec:
     width: int
 
 
+KINDS = ("position", "rotation", "joint", "gripper", "other")
+PER_METRE = {"m": 1.0, "cm": 100.0, "mm": 1000.0}  # how many of a unit of length a metre is
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring dimensions of a state or an action that belong together.
+
+    Attributes:
+        name: e.g. ``ee_position``.
+        start, stop: the dimensions, as in a slice.
+        kind: ``position`` (of a point), ``rotation``, ``joint``, ``gripper`` or ``other``.
+        unit: ``m``, ``rad``, ``1`` (entries of a rotation matrix, an opening from 0 to 1), …; "" if it is not known.
+        frame: what it is told in: ``base`` (the robot's base), ``world``, …; "" where there is none or nobody knows.
+        delta: whether an action is a displacement from where the robot is, rather than an absolute target.
+    """
+
+    name: str
+    start: int
+    stop: int
+    kind: str = "other"
+    unit: str = ""
+    frame: str = ""
+    delta: bool = False
+
+    @property
+    def dims(self) -> range:
+        """The dimensions' numbers."""
+        return range(self.start, self.stop)
+
+    def fits(self, other: Group) -> bool:
+        """Whether the other means the same; what one of the two does not know counts as the same."""
+        same = (self.start, self.stop, self.kind, self.delta) == (other.start, other.stop, other.kind, other.delta)
+        known = [(self.unit, other.unit), (self.frame, other.frame)]
+        return same and all(left == right for left, right in known if left and right)
+
+
+def groups_of(names: Sequence[str]) -> tuple[Group, ...]:
+    """What the names of dimensions tell, for specs of others and of the time before they had groups.
+
+    The unit stands in brackets at a name's end; one entry of ``dx``, ``dy``, ``dz`` is a displacement.
+    """
+    found: list[Group] = []
+    for place, whole in enumerate(names):
+        name, _, unit = whole.removesuffix("]").partition(" [")
+        kind, unit = "other", "1" if ".." in unit else unit
+        if name.startswith("grip"):
+            kind = "gripper"
+        elif unit in PER_METRE:
+            kind = "position"
+        elif unit == "rad":
+            kind = "joint"
+        elif "_rot_" in name:
+            kind = "rotation"
+        one = Group(name, place, place + 1, kind, unit, delta=name in ("dx", "dy", "dz"))
+        last = found[-1] if found else None
+        if last is not None and kind != "other" and (last.kind, last.unit, last.delta) == (kind, unit, one.delta):
+            found[-1] = replace(last, stop=place + 1)
+        else:
+            found.append(one)
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """What an env, a dataset, an agent and a robot must agree on before they may meet.
@@ -55,6 +119,11 @@ class EnvSpec:
         languages: ISO codes of the instruction languages that the env writes. Informative only.
         relative: pairs (action index, state index): action dimensions that a policy may predict as an
             offset from the present state. On disk and on the wire they stay absolute.
+        state_groups, action_groups: what the dimensions mean, in order and without gaps; empty where the names have to
+            tell it. ``groups`` gives them in both cases.
+
+    Raises:
+        SpecMismatchError: the groups leave a dimension out, have one twice, or are of an unknown kind.
     """
 
     name: str
@@ -65,10 +134,24 @@ class EnvSpec:
     episode_steps: int
     languages: tuple[str, ...] = ("en",)
     relative: tuple[tuple[int, int], ...] = ()
+    state_groups: tuple[Group, ...] = ()
+    action_groups: tuple[Group, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what in ("state", "action"):
+            groups, count = self.groups(what), len(getattr(self, what))
+            if [place for group in groups for place in group.dims] != list(range(count)):
+                raise SpecMismatchError(f"{what}_groups of {self.name} must hold each of {count} dimensions once")
+            if any(group.kind not in KINDS for group in groups):
+                raise SpecMismatchError(f"{what}_groups of {self.name}: a kind is one of {', '.join(KINDS)}")
+
+    def groups(self, what: str) -> tuple[Group, ...]:
+        """The groups of ``state`` or ``action``: those that were given, or what the names tell."""
+        return getattr(self, f"{what}_groups") or groups_of(getattr(self, what))
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON types; ``from_dict`` reads it back."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value or not name.endswith("_groups")}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EnvSpec:
@@ -82,6 +165,8 @@ class EnvSpec:
                     "action": tuple(data["action"]),
                     "languages": tuple(data["languages"]),
                     "relative": tuple((int(a), int(s)) for a, s in data["relative"]),
+                    "state_groups": tuple(Group(**group) for group in data.get("state_groups", ())),
+                    "action_groups": tuple(Group(**group) for group in data.get("action_groups", ())),
                 }
             )
         except (KeyError, TypeError) as error:
@@ -101,6 +186,10 @@ class EnvSpec:
             same = abs(left - right) < 1e-9 if name == "dt" else left == right
             if not same:
                 rows.append(f"  {name}:\n    {mine}: {_show(left)}\n    {theirs}: {_show(right)}")
+        for what in ("state", "action"):
+            left, right = self.groups(what), other.groups(what)
+            if not rows and not (len(left) == len(right) and all(map(Group.fits, left, right))):
+                rows.append(f"  {what}:\n    {mine}: {_show(left)}\n    {theirs}: {_show(right)}")
         if rows:
             raise SpecMismatchError(f"{mine} and {theirs} do not fit:\n" + "\n".join(rows))
 
@@ -108,6 +197,11 @@ class EnvSpec:
 def _show(value: Any) -> str:
     if isinstance(value, tuple) and value and isinstance(value[0], CameraSpec):
         return ", ".join(f"{c.name} {c.height}x{c.width}" for c in value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Group):
+        return ", ".join(
+            f"{g.name} [{g.start}:{g.stop}] {' '.join(filter(None, ('delta' * g.delta, g.kind, g.unit, g.frame)))}"
+            for g in value
+        )
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -301,7 +395,8 @@ def as_observation(raw: dict[str, Any], spec: EnvSpec, time: float = 0.0) -> Obs
     return Observation(images, raw["state"], raw["instruction"], time)
 
 
-_STREAMS = {"record": 0, "validate": 1, "evaluate": 2, "stills": 3}
+# The first four fill the numbers of 32 bits. A new use goes to the end, and leaves the seeds of the others alone.
+_STREAMS = ("record", "validate", "evaluate", "stills", "questions", "rewards")
 _STREAM_SIZE = 2**30
 
 
@@ -309,8 +404,10 @@ def episode_seed(stream: str, seed: int, index: int) -> int:
     """The seed of episode ``index`` in a run with ``seed``. Streams never meet, whatever the user passes.
 
     Args:
-        stream: ``record`` (demonstrations), ``validate`` (closed loop during training), ``evaluate`` or ``stills``.
+        stream: ``record`` (demonstrations), ``validate`` (closed loop during training), ``evaluate``, ``stills``; from
+            2**32 on, which not every env of others takes: ``questions`` (about scenes), ``rewards`` (episodes that an
+            agent learns from by itself).
         seed: the run's seed, any integer.
         index: the episode's number in the run.
     """
-    return _STREAMS[stream] * _STREAM_SIZE + (seed * 1_000_003 + index) % _STREAM_SIZE
+    return _STREAMS.index(stream) * _STREAM_SIZE + (seed * 1_000_003 + index) % _STREAM_SIZE

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vla.contracts import Env, EnvSpec, Observation
+from vla.contracts import PER_METRE, Env, EnvSpec, Observation
 from vla.episodes import Episode
 
 STEPS_AFTER_SUCCESS = 3  # so that the data shows the arm leaving what it has done
@@ -100,9 +100,9 @@ def noisy_dims(spec: EnvSpec) -> tuple[list[int], np.ndarray]:
     """
     if spec.relative:
         return [action for action, _ in spec.relative], np.ones(len(spec.relative))
-    units = {"[m]": 1.0, "[cm]": 100.0}
-    lengths = {i: units[name.split()[-1]] for i, name in enumerate(spec.action) if name.split()[-1] in units}
-    return list(lengths), np.array(list(lengths.values()))
+    lengths = [group for group in spec.groups("action") if group.kind == "position" and group.unit in PER_METRE]
+    dims = [dim for group in lengths for dim in group.dims]
+    return dims, np.array([PER_METRE[group.unit] for group in lengths for _ in group.dims])
 
 
 class Turns:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vla.contracts import EnvSpec, Observation
+from vla.contracts import PER_METRE, EnvSpec, Observation
 from vla.perturb import rng_of
 
 
@@ -52,7 +52,10 @@ class NoisySensors:
     def __init__(self, spec: EnvSpec, strength: str, seed: int) -> None:
         self._level, self._rng = LEVELS[strength], rng_of(seed, "noise")
         level = self._level
-        self._spread = np.array([level.metres if "[m]" in name else level.others for name in spec.state])
+        self._spread = np.full(len(spec.state), level.others)
+        for group in spec.groups("state"):
+            if group.kind == "position":
+                self._spread[group.start : group.stop] = level.metres * PER_METRE.get(group.unit, 1.0)
         self._last: dict[str, np.ndarray] = {}
 
     def __call__(self, observation: Observation) -> Observation:
