@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
-from filelock import FileLock
 
 from tests.fake_env import DotEnv
 from vla import perturb
@@ -23,7 +23,8 @@ from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError, epi
 from vla.dataset import Recorded, features, frames_per_second
 from vla.dataset_stats import from_array, from_histogram
 from vla.demonstrate import Turns, play_episode
-from vla.episodes import Episode, Shard, write_shard
+from vla.episodes import DamagedShardError, Episode, Shard, write_shard
+from vla.files import LOCK, claimed
 from vla.record import SHARDS, RecordSettings, RecordSummary, record
 from vla.replay import replay
 
@@ -201,7 +202,7 @@ def test_a_second_recording_at_the_same_time_is_refused(tmp_path: Path) -> None:
     run(tmp_path, 1)
     unfinished = tmp_path / SHARDS / "000001.tmp"
     unfinished.write_bytes(b"the first one is at it")
-    with FileLock(tmp_path / SHARDS / "lock"), pytest.raises(VlaError, match="another vla record is at work"):
+    with claimed(tmp_path / SHARDS, "vla record"), pytest.raises(VlaError, match="another vla record is at work"):
         run(tmp_path, 2)
     assert unfinished.exists()
     assert run(tmp_path, 2).new == 1 and not unfinished.exists()
@@ -210,8 +211,6 @@ def test_a_second_recording_at_the_same_time_is_refused(tmp_path: Path) -> None:
 SLOW_ENV = """
 import time
 from tests.fake_env import DotEnv
-from vla import perturb
-from vla.cli import main
 class Slow(DotEnv):
     def play(self, action):
         time.sleep(0.004)  # so that the kill comes in time
@@ -219,31 +218,46 @@ class Slow(DotEnv):
 """
 
 
-def test_kill_and_resume(tmp_path: Path) -> None:
+def test_kills_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is killed, then all get SIGTERM as from a scheduler, then the parent is killed; each time it goes on."""
     (tmp_path / "slow_dots.py").write_text(SLOW_ENV)
     out, root = tmp_path / "out", Path(__file__).parents[1]
-    script = (
-        "from pathlib import Path; from vla.record import *\n"
-        f"record(RecordSettings('slow_dots:Slow', Path({str(out)!r}), 24, workers=2), show=False)"
-    )
     environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"}
-    main = "import sys\nif __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in script.splitlines())
-    (tmp_path / "run.py").write_text(main)
-    process = subprocess.Popen([sys.executable, "run.py"], cwd=tmp_path, env=environment)
-    deadline = time.monotonic() + 60
-    while len(list(out.glob(".episodes/*.npz"))) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(0.3)  # the workers end with their parent
-    before = {path: path.stat().st_mtime_ns for path in out.glob(".episodes/*.npz")}
-    assert 3 <= len(before) < 24 and not (out / "meta").exists()
+    words = ["-m", "vla", "record", "--env", "slow_dots:Slow", "--episodes", "40", "--out", str(out), "--workers", "2"]
+    kept: dict[Path, int] = {}
+    for who, number, code, message in (
+        ("worker", signal.SIGKILL, 2, "a worker process died"),
+        ("group", signal.SIGTERM, 143, ""),
+        ("parent", signal.SIGKILL, -signal.SIGKILL, None),
+    ):
+        process = psutil.Popen(
+            [sys.executable, *words],
+            cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        deadline, wanted = time.monotonic() + 60, len(kept) + 3
+        while len(list(out.glob(".episodes/*.npz"))) < wanted:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        family = process.children()
+        if who == "group":
+            os.killpg(process.pid, number)
+        elif who == "parent":
+            process.send_signal(number)
+        else:
+            next(one for one in family if "spawn_main" in " ".join(one.cmdline())).send_signal(number)
+        said = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == code and "Traceback" not in said, said
+        assert message is None or (message in said and said.count("\n") == bool(message)), said
+        assert not psutil.wait_procs(family, timeout=10)[1]  # the workers end as well
+        assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+        kept = {path: path.stat().st_mtime_ns for path in out.glob(".episodes/*.npz")}
+        assert wanted <= len(kept) < 40 and not (out / "meta").exists()
     with pytest.raises(VlaError, match="did not finish"):
         Recorded.open(out)
-    subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
-    assert len(Recorded.open(out).episodes) == 24
+    monkeypatch.syspath_prepend(tmp_path)
+    assert record(RecordSettings("slow_dots:Slow", out, 40, workers=1), show=False).new == 40 - len(kept)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+    assert len(Recorded.open(out).episodes) == 40
     assert not list(out.glob(".episodes/*.tmp"))
 
 
@@ -259,7 +273,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(np, "savez", fill_up)
     with pytest.raises(VlaError, match=r"000002\.npz: No space left on device; finished episodes are kept"):
         run(tmp_path)
-    left = {path.name for path in tmp_path.glob(".episodes/*")} - {"lock"}
+    left = {path.name for path in tmp_path.glob(".episodes/*")} - {LOCK}
     assert left == {"000000.npz", "000001.npz", "command.json"}
     assert run(tmp_path).new == 2 and len(Recorded.open(tmp_path).episodes) == 4
 
@@ -271,6 +285,228 @@ def test_a_damaged_shard_is_recorded_again(tmp_path: Path) -> None:
     with pytest.raises(VlaError, match=r"000001\.npz"):
         Shard(shard)
     assert run(tmp_path, 2).new == 1
+
+
+def flip(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+
+
+def test_one_damaged_array_in_a_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, 3)
+    before, shard = Recorded.open(tmp_path).columns()[0], tmp_path / SHARDS / "000001.npz"
+    with np.load(shard) as data:
+        where = data.zip.getinfo("blob.scene.npy").header_offset + 400
+    flip(shard, where)
+    assert Shard(shard).facts["success"]  # what is read first is sound
+    with pytest.raises(DamagedShardError, match=r"000001\.npz is damaged: blob\.scene\.npy does not fit its checksum"):
+        Shard(shard).read()
+    assert run(tmp_path, 3).new == 1
+    assert "000001.npz is damaged" in capsys.readouterr().err and Shard(shard).read()
+    after = Recorded.open(tmp_path).columns()[0]
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_damage_anywhere_in_a_shard_is_seen_or_harmless(tmp_path: Path) -> None:
+    write_shard(tmp_path / "0.npz", play_episode(DotEnv(), 1, {}, 0.0), "h264", 10)
+    whole = (tmp_path / "0.npz").read_bytes()
+    sound, rng, seen = Shard(tmp_path / "0.npz").read(), np.random.default_rng(0), 0
+    for at in [*range(40), *range(len(whole) - 120, len(whole)), *rng.integers(0, len(whole), 60)]:
+        (tmp_path / "1.npz").write_bytes(whole)
+        flip(tmp_path / "1.npz", int(at))
+        try:
+            found = Shard(tmp_path / "1.npz").read()
+            assert found.keys() == sound.keys() and all(np.array_equal(found[k], sound[k]) for k in sound)
+        except DamagedShardError:
+            seen += 1
+    assert seen > 100
+
+
+def test_a_shard_of_another_recording_is_told_and_kept(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    shard = tmp_path / SHARDS / "000005.npz"
+    shutil.copy(tmp_path / SHARDS / "000001.npz", shard)
+    (tmp_path / SHARDS / "mine.npz").write_text("notes")
+    with pytest.raises(VlaError, match=r"000005\.npz is not episode 5 of this recording"):
+        run(tmp_path, 6)
+    assert shard.exists()
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(VlaError, match="should be a file"):
+        run(tmp_path, 6)
+
+
+@pytest.mark.parametrize(
+    "left", [[".episodes/lock"], [".episodes/.lock", ".episodes/.command.json.7.tmp"], [".assembling/a"]]
+)
+def test_what_a_stopped_start_leaves_is_no_obstacle(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert run(tmp_path, 1).new == 1
+
+
+@pytest.mark.parametrize("damage", ["", '{"recording": {', None, "[]", '{"recording": 1, "env_spec": {}}', "\xff"])
+def test_a_damaged_command_json(tmp_path: Path, damage: str | None) -> None:
+    run(tmp_path, 1)
+    command, dataset = tmp_path / SHARDS / "command.json", tmp_path / "meta"
+    whole = json.loads(command.read_text())
+
+    def spoil() -> None:
+        command.unlink(missing_ok=True)
+        if damage is not None:
+            command.write_text(damage, encoding="latin-1")
+
+    spoil()
+    assert run(tmp_path, 2).new == 1 and json.loads(command.read_text()) == whole  # the dataset knows as well
+    spoil()
+    with pytest.raises(VlaError, match="another recording"):
+        run(tmp_path, 2, noise=0.5)
+    dataset.rename(tmp_path / "away")
+    (tmp_path / "away").rename(tmp_path.parent / f"away{hash(damage)}")
+    with pytest.raises(
+        VlaError, match=r"command\.json .*nobody can tell how the 2 episodes beside it.* put it back, or"
+    ):
+        run(tmp_path, 2)
+    for shard in tmp_path.glob(".episodes/*.npz"):
+        shard.unlink()
+    shutil.rmtree(tmp_path / "data"), shutil.rmtree(tmp_path / "videos")
+    assert run(tmp_path, 1).new == 1  # nothing to lose
+
+
+def test_a_damaged_dataset_is_written_again_from_its_episodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, 2)
+    for name in ("meta/info.json", "data/chunk-000/file-000.parquet"):
+        (tmp_path / name).write_bytes(b"")
+        assert run(tmp_path, 2).new == 0 and len(Recorded.open(tmp_path).episodes) == 2
+        assert "the dataset is written again" in capsys.readouterr().err
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(VlaError, match="is a file, and the dataset needs a folder"):
+        run(tmp_path / "out", 1)
+
+
+class FragileEnv(DotEnv):
+    """Raises an error in episodes 1 and 4 of seed 0; with ``always`` in each; its expert may give nonsense."""
+
+    def __init__(self, always: bool = False, nonsense: bool = False) -> None:
+        super().__init__()
+        self.broken = False
+        self.always, self.nonsense = always, nonsense
+
+    def reset(self, *, seed=None, options=None):
+        assert not self.broken, "an env that raised is not used again"
+        self.bad = self.always or seed in (episode_seed("record", 0, 1), episode_seed("record", 0, 4))
+        return super().reset(seed=seed, options=options)
+
+    def observe(self):
+        seen = super().observe()
+        if self.bad and self.nonsense and self._steps == 3:
+            seen.state[0] = np.nan
+        return seen
+
+    def play(self, action):
+        if self.bad and not self.nonsense and self._steps == 3:
+            self.broken = True
+            raise ZeroDivisionError("the simulator\nfell over")
+        return super().play(action)
+
+
+FRAGILE = "tests.test_record:FragileEnv"
+
+
+@pytest.mark.parametrize("nonsense", [False, True])
+def test_an_episode_that_raises_counts_as_failed(
+    tmp_path: Path, nonsense: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, option = tmp_path / "out", f"nonsense={str(nonsense).lower()}"
+    words = ["record", "--env", FRAGILE, "--env-option", option, "--out", str(out), "--workers", "1", "--episodes"]
+    for episodes in ("6", "7"):  # the second goes on, and still tells
+        assert main([*words, episodes]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        what = "the state holds NaN" if nonsense else "ZeroDivisionError: the simulator fell over (test_record.py:"
+        assert f"episode 1 (seed {episode_seed('record', 0, 1)}) counts as failed: {what}" in said
+        assert "episode 4" in said and "2 failed and dropped" in said
+    assert len(Recorded.open(out).episodes) == 5
+    assert all(row["same"] for row in replay(out))
+
+
+def test_an_env_that_always_raises_ends_the_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["record", "--env", FRAGILE, "--env-option", "always=true", "--out", str(tmp_path), "--workers", "1"]
+    for episodes in ("2", "50"):
+        assert main([*words, "--episodes", episodes]) == 2
+        said = capsys.readouterr().err
+        assert "fails in every episode; in episode 0 (seed 0): ZeroDivisionError: the simulator fell over" in said
+        assert said.count("\n") == 1 and not list(tmp_path.glob(".episodes/*.npz"))
+
+
+def test_no_room_for_the_workers_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vla.record_workers.ProcessPoolExecutor", full)
+    with pytest.raises(VlaError, match=r"No space left on device; their locks lie in /dev/shm.*--workers 1"):
+        run(tmp_path, 2, workers=2)
+
+
+def test_everything_is_synced_before_vla_json_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def note_sync(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        sync(handle)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        if path.name == "meta":
+            files = {str(file) for file in path.parent.rglob("*") if file.is_file()}
+            assert files <= set(synced) and str(path / "vla.json") in synced
+            assert {str(tmp_path / "data"), str(tmp_path / "videos")} <= {str(p) for p in tmp_path.iterdir()}
+            synced.append("renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    run(tmp_path, 1)
+    assert "renamed" in synced and any("000000.npz" in name for name in synced)
+
+
+def test_a_locale_without_utf8_and_a_reader_that_leaves(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    words = [
+        sys.executable,
+        "-m",
+        "vla",
+        "record",
+        "--env",
+        DOT,
+        "--episodes",
+        "2",
+        "--workers",
+        "1",
+        "--language",
+        "zh",
+    ]
+    process = subprocess.Popen(
+        [*words, "--out", str(tmp_path / "dots")],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout and process.stderr
+    process.stdout.read(1)
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 141 and said == b""
+    assert {facts["language"] for facts in Recorded.open(tmp_path / "dots").episodes} == {"zh"}
 
 
 @pytest.mark.parametrize("name", ["data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"])

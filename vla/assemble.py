@@ -14,11 +14,13 @@ import numpy as np
 from vla.contracts import EnvSpec, VlaError
 from vla.dataset import ARRAYS, EPISODES_JSONL, FORMAT_VERSION, VLA_JSON, features, frames_per_second
 from vla.dataset_stats import from_array, from_histogram
-from vla.episodes import Shard, blobs
+from vla.episodes import DamagedShardError, Shard, blobs
+from vla.files import sync_file, sync_folder
 
 if TYPE_CHECKING:
     import pyarrow
 
+BUILD = ".assembling"
 FILE = "chunk-{:03d}/file-{:03d}"
 FILES_PER_CHUNK = 1000
 VIDEO_FILE_BYTES = 32 * 2**20  # a reader that opens a file for one frame parses its whole index
@@ -50,19 +52,23 @@ def assemble(
     kept = [shard for shard in shards if shard.kept]
     if not kept:
         raise VlaError(f"none of the {len(shards)} episodes succeeded, so there is no dataset; see --keep-failures")
-    build = root / ".assembling"
+    build = root / BUILD
     try:
         shutil.rmtree(build, ignore_errors=True)
         (build / "meta").mkdir(parents=True)
         _Assembly(build, spec, video_format).run(kept, facts, on_episode)
+        for path in build.rglob("*"):  # what vla.json vouches for is on the disk before it
+            sync_folder(path) if path.is_dir() else sync_file(path)
         # From here to the last line the folder holds no vla.json and so counts as unfinished.
         for name in ("meta", "data", "videos"):
             shutil.rmtree(root / name, ignore_errors=True)
         for name in ("data", "videos", "meta"):
             if (build / name).exists():
                 (build / name).rename(root / name)
+            sync_folder(root)
         build.rmdir()
     except OSError as error:
+        shutil.rmtree(build, ignore_errors=True)  # as large as the dataset, and the disk may be full
         raise VlaError(f"cannot write the dataset {root}: {error.strerror or error}; its episodes are kept") from error
 
 
@@ -210,7 +216,9 @@ class _VideoJoiner:
                         packet.stream = self._stream
                         self._container.mux(packet)
         except (av.FFmpegError, IndexError) as error:
-            raise VlaError(f"the video in {origin} cannot be read: {error}") from error
+            if isinstance(error, OSError):  # the disk's fault
+                raise
+            raise DamagedShardError(origin, error) from error
         start, self._frames, self._bytes = self._frames, self._frames + frames, self._bytes + len(mp4)
         chunk, file = divmod(self._file, FILES_PER_CHUNK)
         values: dict[str, Any] = {"chunk_index": chunk, "file_index": file}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vla.contracts import PER_METRE, Env, EnvSpec, Observation
+from vla.contracts import PER_METRE, Env, EnvSpec, Observation, VlaError
 from vla.episodes import Episode
 
 STEPS_AFTER_SUCCESS = 3  # so that the data shows the arm leaving what it has done
@@ -44,6 +44,11 @@ def play_episode(
         noise: standard deviation in metres; the episode's own is drawn from 0 to this.
         agent: acts in turns with the expert. The episode ends early where it spoils things for good.
         sensors: what becomes of each observation before it is recorded and the agent sees it.
+
+    Raises:
+        BadObservationError: if an observation is not what the env's spec promises.
+        VlaError: if the expert's action is not.
+        Exception: whatever the env or its expert raises.
     """
     spec = env.env_spec
     _, info = env.reset(seed=seed, options=options)
@@ -58,11 +63,14 @@ def play_episode(
     progress, success, left = 0.0, False, -1
     while left != 0:
         seen = sensors(env.observe()) if sensors else env.observe()
+        seen.check(spec)
         answer = turns.action(seen, progress)
         if answer is None and rows and not rows["by_expert"][-1]:
             expert = env.expert()  # one that takes things as they are, whatever the former had in mind
         step = expert.act()
         clean = np.asarray(step.action, dtype=np.float32)
+        if clean.shape != (len(spec.action),) or not np.isfinite(clean).all():
+            raise VlaError(f"the expert's action should be {len(spec.action)} finite numbers, and is {clean}")
         fresh = rng.standard_normal(len(noisy))
         burst = rng.random() < (1 - BURST_ENDS if burst else BURST_BEGINS)
         if burst:

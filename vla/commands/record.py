@@ -33,6 +33,9 @@ The finished episodes stay in OUT/.episodes. Delete that folder if the dataset i
 """
 
 
+SHOWN_ERRORS = 5
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options and the examples."""
     parser.epilog = EPILOG
@@ -123,6 +126,7 @@ def _axes(env: str, text: str | None) -> tuple[str, ...]:
 def _record(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from vla.contracts import episode_seed
     from vla.interrupt import exit_code
     from vla.record import RecordSettings, record
     from vla.registry import check_options, env_options
@@ -155,6 +159,12 @@ def _record(args: argparse.Namespace) -> int:
         return exit_code(error)
     for task, kept in summary.unfilled.items():
         console.print(f"of {task} only {kept} of {settings.episodes} could be kept", style="yellow", highlight=False)
+    for index, what in list(summary.errors.items())[:SHOWN_ERRORS]:
+        seed = episode_seed("record", settings.seed, index)
+        text = f"episode {index} (seed {seed}) counts as failed: {what}"
+        console.print(text, style="yellow", markup=False, highlight=False)
+    if len(summary.errors) > SHOWN_ERRORS:
+        console.print(f"{len(summary.errors)} episodes in all ended with an error", style="yellow", highlight=False)
     rate = wilson(summary.succeeded, summary.played)
     dropped, who = summary.played - summary.kept, "agent and expert in turns" if settings.agent else "expert"
     console.print(
@@ -168,21 +178,31 @@ def _record(args: argparse.Namespace) -> int:
 
 def _replay(folder: Path, episodes: int | None) -> int:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from vla.files import printable
+    from vla.interrupt import exit_code
     from vla.replay import replay
 
     console = Console()
     table = Table("episode", "seed", "instruction", "recorded", "replayed", "state gap", "same")
     outcomes: list[bool] = []
     words: dict[Any, str] = {True: "success", False: "failure"}
-    with console.status("replaying"):
-        for row in replay(folder, episodes):
-            outcomes.append(row["same"])
-            result = "yes" if row["same"] else "[red]no[/red]"
-            cells = [row["episode"], row["seed"], row["instruction"]]
-            outcome = [words[row["recorded"]], words[row["replayed"]], f"{row['gap']:.1e}", result]
-            table.add_row(*map(str, cells), *outcome)
+    stopped: KeyboardInterrupt | None = None
+    try:
+        with console.status("replaying"):
+            for row in replay(folder, episodes):
+                outcomes.append(row["same"])
+                result = "yes" if row["same"] else "[red]no[/red]"
+                cells = [row["episode"], row["seed"], escape(printable(row["instruction"]))]
+                outcome = [words[row["recorded"]], words[row["replayed"]], f"{row['gap']:.1e}", result]
+                table.add_row(*map(str, cells), *outcome)
+    except KeyboardInterrupt as interruption:
+        stopped = interruption
     console.print(table)
     console.print(f"{sum(outcomes)} of {len(outcomes)} episodes came out as recorded", highlight=False)
+    if stopped:
+        console.print("stopped before the last episode", style="yellow")
+        return exit_code(stopped)
     return 0 if all(outcomes) else 1
