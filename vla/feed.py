@@ -11,10 +11,11 @@ import torch
 
 from vla.contracts import VlaError
 from vla.frames import FrameCache, Windows
+from vla.nn.language import losses
 from vla.recipe import Recipe
 from vla.sampling import SampleOrder, batch_rng, pinned
 from vla.stills import Stills
-from vla.validate import split_episodes, usable_episodes
+from vla.validate import hold_out
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Feed:
         held: windows of the episodes that are held out, or None.
         fingerprint: of all datasets.
         share: windows of a micro-batch that this process sees.
+        notes: lines on what is unusual about the data: what is held out, sentences that cannot be told apart.
 
     Raises VlaError where a batch cannot be shared out, or the data are missing or damaged.
     """
@@ -57,7 +59,7 @@ class Feed:
         self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
         self.cache = FrameCache.build(data_dir)
         chunk = recipe.policy_config.chunk
-        kept, held = split_episodes(usable_episodes(self.cache, data.only_success), data.holdout)
+        kept, held, self.notes = hold_out(self.cache, data.only_success, data.holdout)
         self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
         drawn = (data.sub_instruction_probability, kept, self._paraphrase, data.decision_steps, data.decision_repeat)
         self.windows = Windows(self.cache, chunk, *drawn)
@@ -66,6 +68,8 @@ class Feed:
         self._parts = [_Part(self.windows, SampleOrder(len(self.windows), recipe.seed), self.share)]
         if data.corrections:
             self._add_corrections(chunk)
+        caches = [part.windows.cache for part in self._parts]
+        self.notes += losses(text for cache in caches for text in (*cache.instructions, *cache.sub_instructions))
         self._stills: Stills | None = None
         if data.stills:
             varied = data.stills_randomize

@@ -166,7 +166,7 @@ class _Run:
         start, steps = self.step, self.recipe.optim.steps
         settings = recipe_to_dict(self.recipe)
         with TrainLog(self.out_dir, start, steps, settings, self.main, wandb) as log, self.stop:
-            for note in [*notes, *self.feed.cache.mapping, self._headline()]:
+            for note in [*notes, *self.feed.cache.mapping, *self.feed.notes, self._headline()]:
                 log.say(note)
             with Prefetch(self.feed.step, start, steps) as batches:
                 self.policy.train()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +30,48 @@ def usable_episodes(cache: FrameCache, only_success: bool) -> list[int]:
     return found
 
 
-def split_episodes(episodes: list[int], share: float) -> tuple[list[int], list[int]]:
-    """Episodes to train on and to hold out: the last ``share`` of them, none where there are fewer than 5."""
-    count = max(1, round(len(episodes) * share)) if len(episodes) >= 5 and share > 0 else 0
-    return episodes[: len(episodes) - count], episodes[len(episodes) - count :]
+def split_episodes(
+    episodes: list[int], share: float, tasks: Sequence[int] | None = None
+) -> tuple[list[int], list[int]]:
+    """Episodes to train on and to hold out: the last ``share`` of them, none where there are fewer than 5.
+
+    With ``tasks``, the task of each of the dataset's episodes, they are the last of each task, as many as its size
+    gives it, and one of each stays: fewer are held out where tasks have a single episode.
+    """
+    wanted = max(1, round(len(episodes) * share)) if len(episodes) >= 5 and share > 0 else 0
+    of = {episode: tasks[episode] if tasks is not None else 0 for episode in episodes}
+    sizes, held = Counter(of.values()), set[int]()
+    left = Counter(sizes)
+    for fair in (True, False):  # each task its part first; then whatever may go
+        for episode in reversed(episodes):
+            task = of[episode]
+            part = math.ceil(wanted * sizes[task] / len(episodes)) if fair else sizes[task]
+            if len(held) < wanted and episode not in held and left[task] > max(1, sizes[task] - part):
+                held.add(episode)
+                left[task] -= 1
+    return [e for e in episodes if e not in held], [e for e in episodes if e in held]
+
+
+def hold_out(cache: FrameCache, only_success: bool, share: float) -> tuple[list[int], list[int], list[str]]:
+    """The usable episodes to train on and to hold out, and lines on what is unusual about that.
+
+    No task is held out whole: for others' datasets an instruction is a task. The sentences that ``vla record`` wrote
+    may all differ; where they do, the last episodes are held out, since a sentence is no task there.
+
+    Raises VlaError where no episode is usable.
+    """
+    usable = usable_episodes(cache, only_success)
+    tasks = cache.columns["instruction"][cache.bounds[:-1]].tolist()
+    kept, held = split_episodes(usable, share, tasks)
+    wanted = len(split_episodes(usable, share)[1])
+    if not held and not cache.mapping:
+        kept, held = split_episodes(usable, share)
+    if len(held) < wanted:
+        return kept, held, [
+            f"{len(held)} of {wanted} episode(s) are held out for the validation loss: others are the only ones of "
+            "their task"
+        ]  # fmt: skip
+    return kept, held, []
 
 
 @torch.no_grad()
