@@ -1,11 +1,16 @@
 """Imports run one way: configs -> {envs, policies} -> vla, and light modules stay light."""
 
 import ast
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.fake_env import DotEnv
+from vla.contracts import VlaError
 
 ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {
@@ -95,3 +100,30 @@ def test_recipes_are_listed_and_shown_without_torch() -> None:
     assert loaded_after(main.format(["--list"]), (*HEAVY, "policies")) == []
     recipes = "from vla.registry import load_recipe, names\n[load_recipe(name) for name in names('recipe')]\n"
     assert loaded_after(recipes + main.format(["tidy_desk_flow", "--show", "--policy.trunk.map_dim", "32"])) == []
+
+
+class LightEnv(DotEnv):
+    """Refuses to be played where torch is loaded: a worker only steps envs."""
+
+    def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict]:
+        if "torch" in sys.modules and multiprocessing.parent_process() is not None:
+            raise VlaError("a worker has imported torch")
+        return super().reset(**kwargs)
+
+
+SLOW = ("timm", "torchvision", "sympy", "torch._dynamo", "lerobot", "transformers", "datasets", "diffusers")
+TINY = """
+    --policy.trunk.vision tiny --policy.trunk.map_dim 8 --policy.trunk.pixels 32 --policy.dim 16 --policy.depth 1
+    --optim.steps 2 --optim.batch_size 4 --env tests.test_imports:LightEnv --validate.every 0 --validate.episodes 2
+"""
+
+
+def test_what_takes_seconds_to_import_stays_out_of_the_whole_road(tmp_path: Path) -> None:
+    env, data, run = "tests.test_imports:LightEnv", f"{tmp_path}/data", f"{tmp_path}/run"
+    commands = [
+        ["record", "--env", env, "--episodes", "1", "--workers", "1", "--out", data],
+        ["train", "lerobot_flow", "--data", data, "--out", run, *TINY.split()],
+        ["eval", "--env", env, "--agent", run, "--episodes", "2", "--workers", "2", "--out", f"{tmp_path}/eval"],
+    ]
+    words = f"from vla.cli import main\nif __name__ == '__main__':\n    assert not any(map(main, {commands!r}))"
+    assert loaded_after(words, SLOW) == []

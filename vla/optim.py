@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from contextlib import nullcontext
@@ -71,10 +72,20 @@ def checked_groups(policy: Any, weight_decay: float) -> list[dict[str, Any]]:
     return groups
 
 
+class AdamW(torch.optim.AdamW):
+    """torch's own. What torch wraps around these methods, for those who compile them, imports its compiler: 3 s."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+
+
 def make_optimizer(policy: Any, optim: OptimConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW over ``checked_groups``. A group may carry ``lr_scale``, which multiplies its learning rate."""
     groups = checked_groups(policy, optim.weight_decay)
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=device.type in ("cpu", "cuda"))
+    return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=device.type in ("cpu", "cuda"))
 
 
 def idle_parameters(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

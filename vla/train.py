@@ -136,7 +136,9 @@ class _Run:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         self.plain = LossModule(self.policy, self.device, self.precision)
-        self.module = self.accelerator.prepare(torch.compile(self.plain) if optim.compile else self.plain)
+        self.module = torch.compile(self.plain) if optim.compile else self.plain
+        if world > 1:  # for one process it does nothing, and takes two seconds to import what it asks about
+            self.module = self.accelerator.prepare(self.module)
 
         self.step = 0
         self.loss = math.nan
