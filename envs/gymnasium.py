@@ -30,7 +30,7 @@ from vla.contracts import (
     StepResult,
     VlaError,
 )
-from vla.registry import UnknownNameError
+from vla.registry import UnknownNameError, require_typed
 
 _OPTIONS = ("split", "language", "instruction")
 _SUCCESS = ("is_success", "success")
@@ -253,6 +253,8 @@ def _find(env_id: str) -> Any:
     with contextlib.suppress(VlaError):  # not every env draws with OpenGL
         gl.choose_backend()  # before anything imports mujoco
     if name not in gymnasium.registry and package.replace(".", "_").isidentifier():
+        if package not in {known.partition("/")[0] for known in DECLARED}:
+            require_typed(f"gymnasium:{env_id}", f"the package {package} of the env '{env_id}'")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the package's own making

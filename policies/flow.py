@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.flow_config import FlowConfig
-from vla.contracts import EnvSpec
+from vla.contracts import EnvSpec, VlaError
 from vla.nn.flow import integrate, interpolate, midpoint_times, sample_times
 from vla.nn.transformer import ModulatedBlock, time_embedding
 from vla.nn.trunk import Trunk
@@ -28,7 +28,7 @@ class FlowHead(nn.Module):
     def __init__(self, config: FlowConfig, action_dim: int) -> None:
         super().__init__()
         if config.chunk % config.actions_per_token:
-            raise ValueError(f"actions_per_token {config.actions_per_token} does not divide chunk {config.chunk}")
+            raise VlaError(f"actions_per_token {config.actions_per_token} does not divide chunk {config.chunk}")
         tokens, width = config.chunk // config.actions_per_token, config.actions_per_token * action_dim
         self.embed = nn.Linear(width, config.dim)
         self.position = nn.Parameter(0.02 * torch.randn(tokens, config.dim))

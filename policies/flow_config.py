@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from vla.config import Between, require_ranges
 from vla.nn.config import TrunkConfig
 
 
@@ -29,19 +31,22 @@ class FlowConfig:
         offset_weight: weight of the loss that teaches them how far off things are, likewise.
     """
 
-    chunk: int = 16
-    execute: int = 4
+    chunk: Annotated[int, Between(1, 1024)] = 16
+    execute: Annotated[int, Between(1, 1024)] = 4
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
-    dim: int = 192
-    depth: int = 4
-    heads: int = 4
-    actions_per_token: int = 2
-    draws: int = 2
-    time_alpha: float = 2.0
-    time_beta: float = 2.0
-    sample_steps: int = 2
-    noise_scale: float = 0.5
+    dim: Annotated[int, Between(1, 16_384)] = 192
+    depth: Annotated[int, Between(1, 128)] = 4
+    heads: Annotated[int, Between(1, 256)] = 4
+    actions_per_token: Annotated[int, Between(1, 1024)] = 2
+    draws: Annotated[int, Between(1, 256)] = 2
+    time_alpha: Annotated[float, Between(1e-3, 1e3)] = 2.0
+    time_beta: Annotated[float, Between(1e-3, 1e3)] = 2.0
+    sample_steps: Annotated[int, Between(1, 200)] = 2
+    noise_scale: Annotated[float, Between(0.0, 10.0)] = 0.5
     insulated: bool = False
     pointing_weight: float = 1.0
     yaw_weight: float = 1.0
     offset_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_ranges(self)

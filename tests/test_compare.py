@@ -182,7 +182,7 @@ def test_a_users_mistakes_are_one_line(two, tmp_path, capsys):
         ("missing", None, "there is no"),
         ("cut.json", json.dumps(good)[:500], "is damaged"),
         ("latin.json", b"\xff\xfe{", "is damaged"),
-        ("list.json", "[1]", "it holds list, not an object"),
+        ("list.json", "[1]", "should hold an object, and holds a list"),
         ("other.json", "{}", "'env' is missing"),
         ("none.json", json.dumps({**good, "episodes_detail": []}), "'episodes_detail' is empty"),
         (

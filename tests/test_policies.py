@@ -168,7 +168,7 @@ def test_a_glimpse_sees_the_pixels_around_its_place_and_no_others() -> None:
     assert torch.allclose(seen[1, 0], image[1, :, 0:8, 20:28], atol=1e-5)
     assert torch.allclose(seen[1, 1, :, :4, :4], image[1, :, 28:, 44:], atol=1e-5)
     assert not seen[1, 1, :, 4:].any(), "grey beyond the edge"
-    with pytest.raises(ValueError, match="multiple of 4"):
+    with pytest.raises(VlaError, match="multiple of 4"):
         Glimpse(10, dim=5)
 
 

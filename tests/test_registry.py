@@ -13,6 +13,8 @@ from vla.recipe import Recipe
 from vla.registry import UnknownNameError
 
 ROOT = Path(__file__).resolve().parent.parent
+# What the registry asks of an env and of a policy, so that it makes neither of a class that is none.
+METHODS = "    reset = play = observe = close = loss = sample = parameters = lambda self: None\n"
 
 
 @pytest.fixture
@@ -22,13 +24,13 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "assets/agents/desk/agent.json").write_text("{}")
     (tmp_path / "envs/desk.py").write_text(
-        "class Desk:\n    def __init__(self, px=1):\n        self.px = px\n\nENV = Desk\n"
+        f"class Desk:\n{METHODS}    def __init__(self, px=1):\n        self.px = px\n\nENV = Desk\n"
     )
     (tmp_path / "envs/desk_parts.py").write_text("# ENV = nothing, only shared code\nENVIRONMENT = 1\n")
     (tmp_path / "envs/_ENV.py").write_text("ENV = 1\n")
     (tmp_path / "envs/broken.py").write_text("ENV: int = 3\n")
     (tmp_path / "envs/needy.py").write_text("import a_library_that_is_missing\nENV = 1\n")
-    (tmp_path / "policies/flow.py").write_text("class CONFIG:\n    pass\n\nclass Flow:\n    pass\n\nPOLICY = Flow\n")
+    (tmp_path / "policies/flow.py").write_text(f"class CONFIG:\n    pass\n\nclass Flow:\n{METHODS}\nPOLICY = Flow\n")
     (tmp_path / "configs/base.py").write_text(
         "from vla.recipe import Recipe, DataConfig\n"
         "def recipe():\n    return Recipe('base', 'desk', 'flow', None, DataConfig('data'))\n"
@@ -88,7 +90,7 @@ def test_modules_that_lack_something_say_so(tree: Path) -> None:
 
 def test_names_from_outside(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "mine").mkdir()
-    (tree / "mine" / "own_env_module.py").write_text("class Kitchen:\n    pass\n\nprice = 3\n")
+    (tree / "mine" / "own_env_module.py").write_text(f"class Kitchen:\n{METHODS}\nprice = 3\n")
     monkeypatch.chdir(tree / "mine")
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     assert registry.load_env("own_env_module:Kitchen").__name__ == "Kitchen"
@@ -104,7 +106,7 @@ def test_names_from_outside(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_argument_goes_to_the_env(tree: Path) -> None:
     (tree / "envs/many.py").write_text(
-        "class Many:\n    ARGUMENT = 'task'\n"
+        f"class Many:\n{METHODS}    ARGUMENT = 'task'\n"
         "    def __init__(self, task='all', px=1):\n        self.task, self.px = task, px\n\nENV = Many\n"
     )
     assert registry.make_env("many").task == "all"

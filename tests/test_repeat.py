@@ -130,7 +130,7 @@ def test_a_repetition_on_the_command_line_comes_out_the_same(shaky, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     first = record(tmp_path / "runs" / "first", "--kind", "named", "--language", "en")
     capsys.readouterr()
-    assert vla_eval("--repeat", "runs/first/results.json", "--workers", 2) == 0
+    assert vla_eval("--repeat", "runs/first/results.json", "--env", ENV, "--workers", 2) == 0
     printed = capsys.readouterr().out
     assert "10 of 10 episodes came out the same" in printed
     assert "note:" not in printed
@@ -151,7 +151,7 @@ def test_episodes_that_come_out_differently_are_listed(shaky, tmp_path, capsys):
     data["machine"]["cpu"] = "an abacus"
     (tmp_path / "run" / "results.json").write_text(json.dumps(data))
     capsys.readouterr()
-    assert vla_eval("--repeat", tmp_path / "run", "--out", tmp_path / "again") == 0
+    assert vla_eval("--repeat", tmp_path / "run", "--env", ENV, "--out", tmp_path / "again") == 0
     printed = capsys.readouterr().out
     assert "8 of 10 episodes came out the same" in printed
     steps = data["episodes_detail"][2]["steps"]
@@ -186,7 +186,7 @@ def test_another_agent_or_env_is_refused_with_both_sides(shaky, tmp_path, capsys
         (data if name in data else data["env_spec"])[name] = value
     (tmp_path / "run" / "results.json").write_text(json.dumps(data))
     capsys.readouterr()
-    assert vla_eval("--repeat", tmp_path / "run", "--out", tmp_path / "again", *words) == 2
+    assert vla_eval("--repeat", tmp_path / "run", "--out", tmp_path / "again", *(words or ["--env", ENV])) == 2
     error = capsys.readouterr().err
     for text in ("can't be repeated: they", *said):
         assert text in error
@@ -205,7 +205,7 @@ def test_a_users_mistakes_are_one_line(shaky, tmp_path, capsys):
 
     assert "which env?" in refused("--episodes", 3)
     assert "leave out --seed (it goes with --env," in refused("--repeat", tmp_path / "run", "--seed", 9)
-    assert "choose another folder" in refused("--repeat", tmp_path / "run", "--out", tmp_path / "run")
+    assert "choose another folder" in refused("--repeat", tmp_path / "run", "--out", tmp_path / "run", "--env", ENV)
     assert "there is no" in refused("--repeat", tmp_path / "nowhere")
     old = tmp_path / "old.json"
     old.write_text(json.dumps({name: value for name, value in data.items() if name != "settings"}))
@@ -224,5 +224,5 @@ def test_an_agent_that_has_moved_is_told(tmp_path, monkeypatch, capsys):
     assert data["settings"]["agent"] == str(tmp_path / "gone")
     monkeypatch.undo()
     capsys.readouterr()
-    assert vla_eval("--repeat", tmp_path / "run", "--out", tmp_path / "again") == 2
+    assert vla_eval("--repeat", tmp_path / "run", "--env", ENV, "--out", tmp_path / "again") == 2
     assert "Say with --agent where the recorded agent is now" in capsys.readouterr().err

@@ -301,7 +301,7 @@ def test_corrections_make_up_their_share_of_each_batch(
 
 
 def test_a_run_starts_from_an_agent(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.agent._PACKAGES", ("policies", "tests"))
+    monkeypatch.setenv("VLA_ALLOW", "tests.test_train:TinyPolicy")
     first = train(tiny(), data, tmp_path / "first")
     words = (f"--init={tmp_path / 'first'}", "--optim.steps=1", "--optim.warmup_steps=0", "--optim.lr=1e-9")
     second = train(tiny(*words), data, tmp_path / "second")
@@ -318,7 +318,7 @@ def test_a_run_starts_from_an_agent(data: Path, tmp_path: Path, monkeypatch: pyt
 def test_an_agent_may_stay_near_the_one_it_came_from(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vla.agent._PACKAGES", ("policies", "tests"))
+    monkeypatch.setenv("VLA_ALLOW", "tests.test_train:TinyPolicy")
     first = load(train(tiny(), data, tmp_path / "first").agent_dir, "cpu").policy.state_dict()
     words = (f"--init={tmp_path / 'first'}", "--seed=5")
     whole, mixed = (

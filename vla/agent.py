@@ -7,27 +7,27 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
-import sys
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from vla import config as configs
 from vla import paths, registry
 from vla.contracts import Chunk, EnvSpec, Observation, VlaError
+from vla.files import read_json, require_keys, sync_folder, write_atomically
 from vla.normalise import Normaliser
 from vla.provenance import file_sha256
 
 FORMAT_VERSION = 1
-_PACKAGES = ("policies",)  # whose classes a bundle may name
+WEIGHTS, GOLDEN = "model.safetensors", "golden.safetensors"
 GOLDEN_TOLERANCE = 1e-3
 
 
@@ -113,14 +113,16 @@ class Agent:
             self.policy.load_state_dict({k.removeprefix("policy."): v for k, v in weights.items()})
             self.policy.train().eval()  # empties caches that were filled with the former weights
         weights |= {f"statistics.{k}": v.cpu() for k, v in self.normaliser.tensors().items()}
-        save_file({k: v.contiguous() for k, v in weights.items()}, temporary / "model.safetensors")
         self.golden = {f"images.{name}": torch.from_numpy(image) for name, image in golden.images.items()}
         self.golden["state"] = torch.from_numpy(golden.state.astype(np.float32))
         self.golden["actions"] = torch.from_numpy(self.act(golden).actions)
         self._golden_instruction = golden.instruction
-        save_file({k: v.contiguous() for k, v in self.golden.items()}, temporary / "golden.safetensors")
-        hashes = {name: file_sha256(temporary / name) for name in ("model.safetensors", "golden.safetensors")}
-        self.hash = hashes["model.safetensors"]
+        hashes = {}
+        for name, tensors in ((WEIGHTS, weights), (GOLDEN, self.golden)):
+            content = save({key: value.contiguous() for key, value in tensors.items()})
+            write_atomically(temporary / name, content)  # safetensors' own files can be read by their owner alone
+            hashes[name] = hashlib.sha256(content).hexdigest()
+        self.hash = hashes[WEIGHTS]
         description = {
             "format_version": FORMAT_VERSION,
             "policy": self.policy_name,
@@ -130,12 +132,13 @@ class Agent:
             "sha256": hashes,
             "provenance": self.provenance,
         }
-        (temporary / "agent.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(temporary / "agent.json", json.dumps(description, indent=2, ensure_ascii=False) + "\n")
         old = folder.with_name(folder.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)
+        sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
         return folder
 
@@ -173,54 +176,77 @@ def load(path: str | Path, device: str | None = None) -> Agent:
             )
         folder, name = shipped, shipped.name
     try:
-        about = json.loads((folder / "agent.json").read_text())
-    except json.JSONDecodeError as error:
-        raise AgentError(f"{folder / 'agent.json'} is damaged: {error}") from error
+        return _load(folder, name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except Exception as error:  # whatever safetensors, torch or a network makes of what a file says
+        if isinstance(error, AgentError):
+            raise
+        file, text = str(folder / "agent.json"), " ".join(str(error).split())[:500] or repr(error)
+        raise AgentError(text if file in text else f"{file} cannot be loaded: {text}") from error
+
+
+def _load(folder: Path, name: str, device: str) -> Agent:
+    file = folder / "agent.json"
+    about = read_json(file)
     if about.get("format_version") != FORMAT_VERSION:
-        raise AgentError(f"{folder} has format {about.get('format_version')}; this version reads {FORMAT_VERSION}")
-    for file, wanted in about["sha256"].items():
-        if not (folder / file).exists() or file_sha256(folder / file) != wanted:
-            raise AgentError(f"{folder / file} is missing or damaged: its hash is not the one in agent.json")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        tensors, golden = load_file(folder / "model.safetensors"), load_file(folder / "golden.safetensors")
-        spec = EnvSpec.from_dict(about["spec"])
-        policy = build_policy(about["policy"], about["config"], spec)
-        policy.load_state_dict({k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")})
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise AgentError(f"{folder} cannot be loaded: {error}") from error
+        raise AgentError(f"{file} has format {about.get('format_version')}; this version reads {FORMAT_VERSION}")
+    kinds = {"policy": str, "golden_instruction": str}
+    require_keys(about, kinds | dict.fromkeys(("config", "spec", "sha256", "provenance"), dict), str(file))
+    for part in (WEIGHTS, GOLDEN):  # and nothing else that the file may name
+        if not (folder / part).is_file() or file_sha256(folder / part) != about["sha256"].get(part):
+            raise AgentError(f"{folder / part} is missing or damaged: its hash is not the one in {file}")
+    tensors, golden = load_file(folder / WEIGHTS), load_file(folder / GOLDEN)
+    spec = EnvSpec.from_dict(about["spec"])
+    registry.from_file("policy", about["policy"], file)
+    weights = {key.removeprefix("policy."): value for key, value in tensors.items() if key.startswith("policy.")}
+    policy = _policy_of(about["policy"], about["config"], spec, weights)
+    policy.load_state_dict(weights)
     statistics = {k.removeprefix("statistics."): v for k, v in tensors.items() if k.startswith("statistics.")}
-    agent = Agent(
-        policy.to(device),
-        Normaliser.from_tensors(statistics, spec),
-        spec,
-        about["policy"],
-        about["provenance"],
-        name,
+    normaliser = Normaliser.from_tensors(statistics, spec)
+    chunk, state, action = policy.config.chunk, len(spec.state), len(spec.action)
+    _require_shapes(
+        normaliser.tensors(),
+        {"state_mean": (state,), "state_std": (state,), "action_mean": (chunk, action), "action_std": (chunk, action)},
     )
+    _require_shapes(
+        golden,
+        {f"images.{camera.name}": (camera.height, camera.width, 3) for camera in spec.cameras}
+        | {"state": (state,), "actions": (chunk, action)},
+    )
+    agent = Agent(policy.to(device), normaliser, spec, about["policy"], about["provenance"], name)
     agent.golden, agent._golden_instruction = golden, about["golden_instruction"]
-    agent.hash = about["sha256"]["model.safetensors"]
+    agent.hash = about["sha256"][WEIGHTS]
     return agent
+
+
+def _policy_of(name: str, values: dict[str, Any], spec: EnvSpec, weights: dict[str, torch.Tensor]) -> Any:
+    """The policy that a bundle describes, ready for its ``weights``. Takes no more memory than they do, and no network.
+
+    Raises VlaError where they are not its own.
+    """
+    config = configs.from_dict(registry.load_config(name), values)
+    offline = configs.without_downloads(config)
+    with torch.device("meta"):  # shapes alone, so that a config cannot ask for all the memory there is
+        wanted = {key: tuple(value.shape) for key, value in build_policy(name, offline, spec).state_dict().items()}
+    _require_shapes(weights, wanted)
+    if len(weights) > len(wanted):
+        raise VlaError(f"the weights hold '{min(set(weights) - set(wanted))}', which the policy has not")
+    policy = build_policy(name, offline, spec)
+    policy.config = config
+    return policy
+
+
+def _require_shapes(tensors: dict[str, torch.Tensor], wanted: dict[str, tuple[int, ...]]) -> None:
+    for name, shape in wanted.items():
+        if name not in tensors:
+            raise VlaError(f"'{name}' is missing from the bundle's tensors")
+        if tuple(tensors[name].shape) != shape:
+            raise VlaError(
+                f"'{name}' has the shape {tuple(tensors[name].shape)}, and the config and spec ask for {shape}"
+            )
 
 
 def build_policy(name: str, config: dict[str, Any] | Any, spec: EnvSpec) -> Any:
     """A policy with fresh weights, by its name in the registry and its config (a dataclass, or a dict of one)."""
-    if ":" in name and name.split(".")[0] not in _PACKAGES:
-        raise AgentError(f"an agent may name policies from {', '.join(_PACKAGES)} only, not '{name}'")
-    policy_class = registry.load_policy(name)
     if isinstance(config, dict):
-        config = dataclass_from_dict(sys.modules[policy_class.__module__].CONFIG, config)
-    return policy_class(config, spec)
-
-
-def dataclass_from_dict(kind: type, values: dict[str, Any]) -> Any:
-    """A (nested) config dataclass from plain JSON types: lists become tuples where the field says so."""
-    hints = typing.get_type_hints(kind)
-    fields = {}
-    for name, value in values.items():
-        if name not in hints:
-            raise AgentError(f"{kind.__name__} has no field '{name}'; it has {', '.join(hints)}")
-        if dataclasses.is_dataclass(hints[name]):
-            value = dataclass_from_dict(hints[name], value)  # type: ignore[arg-type]
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**fields)
+        config = configs.from_dict(registry.load_config(name), config)
+    return registry.load_policy(name)(config, spec)

@@ -198,9 +198,11 @@ def _dispatch(argv: list[str]) -> int:
         parser.refuse(extra)
 
     from vla.paths import check_packages
+    from vla.registry import only_typed
 
     check_packages()
-    return int(module.run(args, extra) or 0)
+    with only_typed(argv[1:]):
+        return int(module.run(args, extra) or 0)
 
 
 def _top_parser() -> _Parser:

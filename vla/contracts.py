@@ -6,11 +6,15 @@ Images are uint8 arrays of shape (height, width, 3) in RGB order, named by camer
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+_MOST_PIXELS, _DOTS = 16_384, (".", "..")
 
 
 class VlaError(Exception):
@@ -155,9 +159,9 @@ class EnvSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EnvSpec:
-        """Read what ``to_dict`` wrote. Raises SpecMismatchError where a field is missing or unknown."""
+        """Read what ``to_dict`` wrote. Raises SpecMismatchError where a field is missing, unknown or impossible."""
         try:
-            return cls(
+            spec = cls(
                 **{
                     **data,
                     "cameras": tuple(CameraSpec(**camera) for camera in data["cameras"]),
@@ -169,8 +173,31 @@ class EnvSpec:
                     "action_groups": tuple(Group(**group) for group in data.get("action_groups", ())),
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise SpecMismatchError(f"this is not an EnvSpec: {error}") from error
+        problem = spec._problem()
+        if problem:
+            raise SpecMismatchError(f"this is not an EnvSpec: {problem}")
+        return spec
+
+    def _problem(self) -> str | None:
+        """What no env could have; None if there is no such thing. A camera's name becomes the name of files."""
+        for camera in self.cameras:
+            if not isinstance(camera.name, str) or not re.fullmatch(r"[^/\\\0]+", camera.name) or camera.name in _DOTS:
+                return f"a camera cannot be called {camera.name!r}"
+            if not all(type(side) is int and 1 <= side <= _MOST_PIXELS for side in (camera.height, camera.width)):
+                return f"camera '{camera.name}' cannot have {camera.height} x {camera.width} pixels"
+        if len({camera.name for camera in self.cameras}) < len(self.cameras):
+            return "two cameras have one name"
+        if not all(isinstance(text, str) for text in (self.name, *self.state, *self.action, *self.languages)):
+            return "a name is no text"
+        if type(self.dt) not in (int, float) or not 0 < self.dt < math.inf:
+            return f"dt is {self.dt!r} s"
+        if type(self.episode_steps) is not int or self.episode_steps < 1:
+            return f"episode_steps is {self.episode_steps!r}"
+        if not all(0 <= a < len(self.action) and 0 <= s < len(self.state) for a, s in self.relative):
+            return "'relative' names a dimension that is not there"
+        return None
 
     def require(self, other: EnvSpec, mine: str, theirs: str) -> None:
         """Raise SpecMismatchError, with both sides printed, unless ``other`` fits this spec.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return parse_json(read_text(path), str(path))
 
 
-def require_keys(data: dict[str, Any], kinds: dict[str, type | tuple[type, ...]], name: str) -> None:
+def require_keys(data: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]], name: str) -> None:
     """Raise VlaError unless ``data``, read from the file ``name``, has all ``kinds``: key to the type it must have.
 
     A bool is no int here.

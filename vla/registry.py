@@ -10,6 +10,10 @@ Files without that line hold shared code. Listing reads the text and imports not
 
 ``NAME:ARGUMENT`` with the name of an env in ``envs/`` hands the argument to the env, e.g. ``metaworld:reach-v3``: to
 the constructor's parameter that its class names in a line ``ARGUMENT = "task"``.
+
+Importing code from outside runs it, so a file may not ask for that (a dataset, results.json, an agent, …): what a file
+names goes through ``from_file``, and a command line imports no outside code but what its user typed. ``VLA_ALLOW``, a
+list with commas, names outside code that the user trusts whoever asks for it.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +38,82 @@ if TYPE_CHECKING:
 
 KINDS = ("env", "policy", "recipe")
 _PACKAGE = {"env": "envs", "policy": "policies", "recipe": "configs"}
+_OURS = ("envs", "policies")
 _ATTRIBUTE = {"env": "ENV", "policy": "POLICY", "recipe": "recipe"}
 _MARK = {
     "env": re.compile(r"^ENV\s*(:[^=\n]+)?=", re.MULTILINE),
     "policy": re.compile(r"^POLICY\s*(:[^=\n]+)?=", re.MULTILINE),
     "recipe": re.compile(r"^def recipe\(", re.MULTILINE),
 }
+# What a class must have before anything makes one: ``subprocess.Popen`` has none of it.
+_METHODS = {"env": ("reset", "play", "observe", "close"), "policy": ("loss", "sample", "parameters")}
+_ALLOW = "VLA_ALLOW"
+_LARGEST = 1e6  # number that a file may give as an option of an env
+_typed: set[str] | None = (
+    None  # what the user typed, under a command line; None elsewhere: a script may import as it likes
+)
 
 
 class UnknownNameError(VlaError):
     """No env, policy or recipe has this name. The message lists those there are and the nearest."""
+
+
+@contextmanager
+def only_typed(words: Sequence[str]) -> Iterator[None]:
+    """Until the block ends, outside code is imported only if one of the command line's ``words`` names it."""
+    global _typed
+    before = _typed
+    _typed = {word.split("=", cut)[-1] for word in words for cut in range(3)}  # --env=a:B, --env-option env_id=a:B
+    try:
+        yield
+    finally:
+        _typed = before
+
+
+def from_file(kind: str, name: str, file: object, typed: str | None = None) -> str:
+    """``name``, which ``file`` gives for an env or policy, if it is one of ours or what the user ``typed``.
+
+    Raises VlaError, naming the file, for any other.
+    """
+    if isinstance(name, str) and (name == typed or _allowed(name) or split_argument(name, kind)[0] in names(kind)):
+        return name
+    how = f"name it yourself with --{kind}" if kind == "env" else f"if you trust that code, set {_ALLOW}={name}"
+    raise VlaError(
+        f"{file} names the {kind} '{name}', which is not in {_PACKAGE[kind]}/: a file may name those alone, since "
+        f"loading another runs code; {how}"
+    )
+
+
+def make_env_of_file(name: str, options: dict[str, Any], file: object, typed: str | None = None) -> Env:
+    """Make the env that ``file`` names, with the options that it gives; ``typed`` is the env that the user named.
+
+    Raises VlaError, naming the file, for an env that is not ours and for whatever the env makes of its options.
+    """
+    from_file("env", name, file, typed)
+    for key, value in options.items():
+        number = isinstance(value, (int, float)) and abs(value) <= _LARGEST
+        if not (number or value is None or isinstance(value, str)):
+            raise VlaError(f"{file} is damaged: the env's option '{key}' is {str(value)[:40]}")
+    with only_typed([name] if name == typed else []):
+        try:
+            return make_env(name, **options)
+        except VlaError as error:
+            raise type(error)(f"{file}: {error}") from error
+        except Exception as error:  # whatever an env makes of values that nobody typed
+            raise VlaError(f"{file}: the env '{name}' does not take {options}: {error!r}") from error
+
+
+def require_typed(name: str, what: str) -> None:
+    """Raise VlaError under a command line whose user did not type ``name``, before outside code is imported for it."""
+    if _typed is not None and name not in _typed and not _allowed(name):
+        raise VlaError(
+            f"{what} is outside code, which runs when it is loaded, and this command line does not name it; "
+            f"if you trust it, set {_ALLOW}={name}"
+        )
+
+
+def _allowed(name: str) -> bool:
+    return bool(name) and name in os.environ.get(_ALLOW, "").split(",")
 
 
 def names(kind: str) -> list[str]:
@@ -119,10 +190,10 @@ def tasks_of(name: str, options: dict[str, Any]) -> tuple[str, ...]:
         env.close()
 
 
-def split_argument(name: str) -> tuple[str, str | None]:
+def split_argument(name: str, kind: str = "env") -> tuple[str, str | None]:
     """An env's name and its argument, e.g. ``("metaworld", "reach-v3")``; None where it has none or is from outside."""
     base, colon, argument = name.partition(":")
-    return (base, argument) if colon and base in names("env") else (name, None)
+    return (base, argument) if kind == "env" and colon and base in names("env") else (name, None)
 
 
 def env_options(pairs: list[str] | None) -> dict[str, Any]:
@@ -145,9 +216,19 @@ def env_options(pairs: list[str] | None) -> dict[str, Any]:
 def load_policy(name: str) -> type:
     """The policy class called ``name``, or ``package.module:Class``; its module also holds ``CONFIG``.
 
+    An agent of an outside policy can be loaded where ``VLA_ALLOW`` names the policy, and nowhere else.
+
     Raises UnknownNameError for a name that is not there, VlaError for a module that lacks what it should have.
     """
     return _load_class("policy", name)
+
+
+def load_config(name: str) -> type:
+    """The config class of the policy called ``name``. Raises VlaError where its module has none."""
+    module = sys.modules[load_policy(name).__module__]
+    if not isinstance(getattr(module, "CONFIG", None), type):
+        raise VlaError(f"{module.__name__} has no line CONFIG = ConfigClass, which the policy '{name}' needs")
+    return module.CONFIG
 
 
 def load_recipe(name: str) -> Recipe:
@@ -163,6 +244,8 @@ def load_recipe(name: str) -> Recipe:
     recipe = found()
     if not isinstance(recipe, Recipe):
         raise VlaError(f"{_where('recipe', name)} returned {type(recipe).__name__}, and should return a Recipe")
+    if _typed is not None:  # the user chose this code, and it may name other code
+        _typed.update((recipe.env, recipe.policy, recipe.data.paraphrase))
     return recipe
 
 
@@ -188,6 +271,9 @@ def _load_class(kind: str, name: str) -> type:
     found = _load(kind, name)
     if not isinstance(found, type):
         raise VlaError(f"{_where(kind, name)} is not a class")
+    missing = [method for method in _METHODS[kind] if not callable(getattr(found, method, None))]
+    if missing:
+        raise VlaError(f"{_where(kind, name)} is {found.__name__}, which is no {kind}: it lacks {missing[0]}()")
     return found
 
 
@@ -210,6 +296,11 @@ def _load_outside(kind: str, name: str) -> Any:
         raise VlaError(
             f"'{name}' does not name an outside {kind}; write package.module:{_ATTRIBUTE.get(kind, kind).capitalize()}"
         )
+    # What stands in envs/ and policies/ is ours, by this way of writing it too.
+    if module_name.partition(".")[0] in _OURS:
+        paths.check_packages()
+    else:
+        require_typed(name, f"the {kind} '{name}'")
     if kind == "recipe":
         paths.ensure_configs()
     # An installed `vla` does not look in the working folder; the user's own code is often there.

@@ -6,15 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from vla import perturb
 from vla.comparable import Rows, changed_versions, show, side_by_side
 from vla.contracts import EnvSpec, VlaError
 from vla.evaluate import EvalConfig
 from vla.provenance import commit, machine, versions
-from vla.registry import make_env
+from vla.registry import from_file, make_env_of_file
 from vla.results import agent_hashes, env_code_hash, read_results
 from vla.robustness import part_folder
 from vla.rollout import Actor
 
+LEROBOT = "lerobot:"  # before the folder of a policy that LeRobot trained
+# The most that a file may ask for: a number that is written down becomes processes, episodes and pictures.
+_MOST = {"workers": 1024, "slots": 4096, "episodes": 10**6, "videos": 10**6, "check": 10**6, "execute": 10**4}
+_MOST["items"] = 1000
 # What must be equal for an episode to have come out the same. Times on the wall are not among it.
 OUTCOME = ("seed", "instruction", "success", "progress", "steps", "decisions", "items", "error")
 
@@ -36,15 +41,17 @@ class Recording:
     @property
     def torch_threads(self) -> int | None:
         """Threads that torch had: another number may add up in another order. None if it was not written down."""
-        return (self.data.get("machine") or {}).get("torch_threads")
+        threads = (self.data.get("machine") or {}).get("torch_threads")
+        return threads if isinstance(threads, int) and 0 < threads <= _MOST["workers"] else None
 
 
-def read_recording(path: Path, workers: int | None = None) -> Recording:
+def read_recording(path: Path, workers: int | None = None, env: str | None = None) -> Recording:
     """Read a ``results.json`` (or its folder) with the settings that it was made with.
 
     Args:
         path: the file or its folder.
         workers: processes to use this time; None keeps the recorded number. It does not change the outcomes.
+        env: the env that the user named, if any; needed where the recorded one is from outside ``envs/``.
 
     Raises:
         VlaError: there is none, it is damaged, or it was written before settings were recorded.
@@ -54,15 +61,37 @@ def read_recording(path: Path, workers: int | None = None) -> Recording:
     if not data.get("settings"):
         hint = f"; its command was: {data['command']}" if data.get("command") else ""
         raise VlaError(f"{label} was written before settings were recorded and can't be repeated by itself{hint}")
+    if env is not None and env != data["env"]:
+        raise VlaError(f"{label} can't be repeated: {side_by_side('recorded', 'now', [('env', data['env'], env)])}")
+    try:
+        config = _config(data)
+        from_file("env", config.env, "it", env)
+    except VlaError as error:
+        raise VlaError(f"{label}: {error}") from error
+    return Recording(label, data, config if workers is None else replace(config, workers=workers))
+
+
+def _config(data: dict[str, Any]) -> EvalConfig:
+    """The recorded settings. Raises VlaError for unknown ones, and for values that no evaluation could have had."""
     kinds = get_type_hints(EvalConfig)
     for name, value in data["settings"].items():
         if name not in kinds:
-            raise VlaError(f"{label} has the setting '{name}', which this version does not know")
+            raise VlaError(f"it has the setting '{name}', which this version does not know")
         origin = get_origin(kinds[name])
-        if not isinstance(value, origin if origin in (dict, list) else kinds[name]):
-            raise VlaError(f"the settings in {label} are damaged: '{name}' is {value!r}")
+        fits = isinstance(value, origin if origin in (dict, list) else kinds[name]) and not isinstance(value, bool)
+        if not fits or abs(value if isinstance(value, int) else 0) > _MOST.get(name, 2**62):
+            raise VlaError(f"its settings are damaged: '{name}' is {str(value)[:80]!r}")
     config = EvalConfig(**{"env": data["env"], **data["settings"]})
-    return Recording(label, data, config if workers is None else replace(config, workers=workers))
+    if not all(isinstance(seed, int) for seed in config.more_seeds):
+        raise VlaError(f"its settings are damaged: 'more_seeds' is {str(config.more_seeds)[:80]}")
+    able = tuple(perturb.AXES)  # what this env can do is found out later; here, that no text becomes a path
+    perturb.require(config.perturb, able, "an evaluation")
+    for axis, strengths in config.suite.items():
+        for strength in strengths if isinstance(strengths, list) else [strengths]:
+            perturb.require({axis: strength}, able, "an evaluation")
+    if (config.agent or "").startswith(LEROBOT) and not Path(str(config.agent).removeprefix(LEROBOT)).is_dir():
+        raise VlaError(f"it names the agent '{config.agent}', which is no folder here")
+    return config
 
 
 def require_same(recording: Recording, agent: Actor, env: str | None = None) -> list[str]:
@@ -83,7 +112,7 @@ def require_same(recording: Recording, agent: Actor, env: str | None = None) -> 
     if env is not None and env != data["env"]:
         rows.append(("env", data["env"], env))
     else:
-        rows += _spec_rows(data, recording.config.env)
+        rows += _spec_rows(recording, env)
     hashes = agent_hashes(agent)
     for name, value in hashes.items():
         if name in data and data[name] != value:
@@ -93,14 +122,15 @@ def require_same(recording: Recording, agent: Actor, env: str | None = None) -> 
     return _cautions(data, hashes["agent_hash"])
 
 
-def _spec_rows(data: dict[str, Any], env: str) -> Rows:
-    made = make_env(env)
+def _spec_rows(recording: Recording, env: str | None) -> Rows:
+    config = recording.config
+    made = make_env_of_file(config.env, config.env_options, recording.label, env)
     now = made.env_spec
     made.close()
-    if not data.get("env_spec"):
+    if not recording.data.get("env_spec"):
         return []
     # Read and written again, so that lists and tuples do not count as a difference.
-    then = EnvSpec.from_dict(data["env_spec"]).to_dict()
+    then = EnvSpec.from_dict(recording.data["env_spec"]).to_dict()
     return [(f"env's {k}", show(then[k]), show(v)) for k, v in now.to_dict().items() if v != then[k]]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.contracts import VlaError
+from vla.files import read_json
 from vla.provenance import commit, machine, source_sha256, versions
 from vla.registry import load_env
 from vla.rollout import Actor, EpisodeResult, Timing
@@ -203,13 +204,10 @@ def read_results(path: Path) -> dict[str, Any]:
         VlaError: there is none, it is damaged, or it is of another format.
     """
     file = path / "results.json" if path.is_dir() else path
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise VlaError(f"there is no {file}: name a folder that vla eval wrote, or its results.json") from error
-    except ValueError as error:
-        raise VlaError(f"{file} is damaged, or no results.json of vla eval: {error}") from error
-    version = data.get("format_version", FORMAT_VERSION) if isinstance(data, dict) else FORMAT_VERSION
+    if not file.exists():
+        raise VlaError(f"there is no {file}: name a folder that vla eval wrote, or its results.json")
+    data = read_json(file)
+    version = data.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise VlaError(f"{file} has format {version}; this version reads {FORMAT_VERSION}")
     problem = _problem(data)
@@ -234,10 +232,8 @@ _EPISODE: dict[str, Any] = {
 }
 
 
-def _problem(data: Any) -> str | None:
+def _problem(data: dict[str, Any]) -> str | None:
     """What keeps this from being the content of a ``results.json``; None if nothing does."""
-    if not isinstance(data, dict):
-        return f"it holds {type(data).__name__}, not an object"
     for name, kind in _SUMMARY.items():
         if not isinstance(data.get(name), kind):
             return f"'{name}' is missing or no {kind.__name__}"

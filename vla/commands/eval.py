@@ -232,7 +232,7 @@ def _repeat(args: argparse.Namespace) -> int:
     if refused:
         takes = ", ".join(f"--{name}" for name in REPEAT_TAKES[1:])
         raise VlaError(f"--repeat takes the settings of the file: leave out {refused[0]} (it goes with {takes})")
-    recording = read_recording(args.repeat, args.workers)
+    recording = read_recording(args.repeat, args.workers, args.env)
     folder = (args.repeat if args.repeat.is_dir() else args.repeat.parent).resolve()
     out = args.out or Path("runs") / f"repeat_{folder.name}"
     if out.resolve() == folder:

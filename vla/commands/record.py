@@ -69,7 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep-failures", action="store_true", help="keep episodes in which the expert failed")
     parser.add_argument("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224")
-    parser.add_argument("--replay", type=Path, metavar="DIR", help="replay a dataset in place of recording one")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="DIR",
+        help="replay a dataset in place of recording one; name an outside env with --env",
+    )
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
@@ -81,7 +86,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if args.episodes is not None and args.episodes < 1:
         raise VlaError(f"--episodes must be at least 1, and is {args.episodes}")
     if args.replay:
-        return _replay(args.replay, args.episodes)
+        return _replay(args.replay, args.episodes, args.env)
     for name in ("env", "out"):
         if not getattr(args, name):
             raise VlaError(
@@ -176,7 +181,7 @@ def _record(args: argparse.Namespace) -> int:
     return 0
 
 
-def _replay(folder: Path, episodes: int | None) -> int:
+def _replay(folder: Path, episodes: int | None, env: str | None) -> int:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -192,7 +197,7 @@ def _replay(folder: Path, episodes: int | None) -> int:
     stopped: KeyboardInterrupt | None = None
     try:
         with console.status("replaying"):
-            for row in replay(folder, episodes):
+            for row in replay(folder, episodes, env):
                 outcomes.append(row["same"])
                 result = "yes" if row["same"] else "[red]no[/red]"
                 cells = [row["episode"], row["seed"], escape(printable(row["instruction"]))]

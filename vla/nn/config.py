@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from vla.config import Between, require_ranges
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,12 @@ class TrunkConfig:
 
     vision: str = "mobilenetv4_conv_small"
     pretrained: bool = False
-    pixels: tuple[int, ...] = (128, 64)
-    map_dim: int = 64
-    slots: int = 4
-    hops: int = 2
-    language_depth: int = 1
-    glimpse: int = 0
+    pixels: Annotated[tuple[int, ...], Between(16, 2048)] = (128, 64)
+    map_dim: Annotated[int, Between(1, 4096)] = 64
+    slots: Annotated[int, Between(2, 256)] = 4
+    hops: Annotated[int, Between(1, 16)] = 2
+    language_depth: Annotated[int, Between(0, 64)] = 1
+    glimpse: Annotated[int, Between(0, 512)] = 0
+
+    def __post_init__(self) -> None:
+        require_ranges(self)

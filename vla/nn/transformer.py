@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla.contracts import VlaError
+
 
 class Attention(nn.Module):
     """Multi-head attention of ``x`` (B, N, D) over ``context`` (B, M, D); without a context, over itself.
@@ -16,7 +18,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         if dim % heads:
-            raise ValueError(f"width {dim} is not a multiple of {heads} heads")
+            raise VlaError(f"width {dim} is not a multiple of {heads} heads")
         self.heads = heads
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla.contracts import VlaError
 from vla.nn.mobilenet import SIZES, STRIDES, MobileNet
 
 
@@ -63,13 +66,20 @@ class VisionEncoder(nn.Module):
 
 def _timm_network(name: str, pretrained: bool) -> tuple[Any, list[int]]:
     """A timm network, cut off behind the last map that is read, and the numbers of those maps."""
+    # A name may also stand for a download (hf-hub:owner/name), which a file could ask for.
+    if not re.fullmatch(r"\w+(\.\w+)?", name):
+        raise VlaError(f"timm has no network '{name}' of its own, see timm.list_models()")
     import timm  # takes seconds
 
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*SIZES, *timm.list_models()], n=1)
+        guess = f"; did you mean '{near[0]}'?" if near else ""
+        raise VlaError(f"timm has no network '{name}' of its own, see timm.list_models(){guess}")
     network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
     reductions = [stage["reduction"] for stage in network.feature_info]
     indices = [i for i, stride in enumerate(reductions) if stride in STRIDES]
     if len(indices) != len(STRIDES):
-        raise ValueError(f"{name} has maps at strides {reductions}; {STRIDES} are needed, each once")
+        raise VlaError(f"{name} has maps at strides {reductions}; {STRIDES} are needed, each once")
     return network, network.prune_intermediate_layers(indices, prune_norm=True, prune_head=True)
 
 
@@ -87,7 +97,7 @@ class Glimpse(nn.Module):
     def __init__(self, pixels: int, dim: int) -> None:
         super().__init__()
         if pixels % 4:
-            raise ValueError(f"a glimpse is a multiple of 4 pixels wide, not {pixels}")
+            raise VlaError(f"a glimpse is a multiple of 4 pixels wide, not {pixels}")
         self.pixels = pixels
         self.see = nn.Sequential(
             nn.Conv2d(3, 32, 3, padding=1), nn.GELU(),

@@ -1,0 +1,88 @@
+"""Config dataclasses: what their numbers may be, told beside each field, and how a file's text becomes one.
+
+A number in a file becomes memory and time, so each has an upper end: ``chunk: Annotated[int, Between(1, 512)] = 16``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from vla.contracts import VlaError
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range of a field, both ends included; of a tuple's field, the range of each entry."""
+
+    low: float
+    high: float
+
+
+def require_ranges(config: Any) -> None:
+    """Raise VlaError, naming the field, unless every number of a config dataclass is within its ``Between``."""
+    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
+        for limits in getattr(hint, "__metadata__", ()):
+            value = getattr(config, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if isinstance(limits, Between) and not all(limits.low <= one <= limits.high for one in values):
+                raise VlaError(f"{name} must be from {limits.low} to {limits.high}, and is {value}")
+
+
+def from_dict(kind: type, values: dict[str, Any]) -> Any:
+    """A (nested) config dataclass from plain JSON types: lists become tuples, fields that are not given their default.
+
+    Raises VlaError, naming the field, for one that ``kind`` lacks, of another type, or out of its range.
+    """
+    hints, fields = typing.get_type_hints(kind), dict[str, Any]()
+    for name, value in values.items():
+        if name not in hints:
+            raise VlaError(f"{kind.__name__} has no field '{name}'; it has {', '.join(hints)}")
+        value = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, dict) and dataclasses.is_dataclass(hints[name]):
+            value = from_dict(typing.cast(type, hints[name]), value)
+        elif not _fits(value, hints[name]):
+            raise VlaError(f"'{name}' of {kind.__name__} is {str(value)[:80]!r}, and should be {_shown(hints[name])}")
+        fields[name] = value
+    try:
+        return kind(**fields)
+    except TypeError as error:  # a field without a default is missing
+        raise VlaError(f"{kind.__name__} lacks something: {error}") from error
+
+
+def without_downloads(config: Any) -> Any:
+    """The same config with ``pretrained`` off, wherever it is: what has its weights already asks nobody for others."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "pretrained":
+            changes[field.name] = False
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = without_downloads(value)
+    return dataclasses.replace(config, **changes) if changes else config
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in args)
+    if origin is typing.Literal:
+        return value in args
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _shown(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
