@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from vla import registry
 from vla.cli import main
 from vla.commands import eval as eval_command
 from vla.contracts import VlaError
+from vla.dataset import Recorded
+from vla.record import RecordSettings, record
 
 SHIPPED = Path(__file__).resolve().parent.parent / "assets/agents/tidy_desk"
 
@@ -201,7 +204,6 @@ def test_an_agent_names_our_policies_only(bundle: Path, name: str) -> None:
         ("config.trunk.vision", "hf-hub:evil/model"),
         ("config.trunk.vision", "local-dir:/tmp"),
         ("config.trunk.vision", "resnet18.hf-hub:evil/model"),
-        ("config.trunk.vision", "eva_giant_patch14_560"),
         ("spec.cameras", [{"name": "../../scene", "height": 128, "width": 128}]),
         ("spec.cameras", [{"name": "scene", "height": 10**9, "width": 128}] * 2),
         ("spec.cameras", [1]),
@@ -259,3 +261,158 @@ def test_a_bundle_is_written_for_all_who_may_read(bundle: Path, tmp_path: Path) 
     finally:
         os.umask(before)
     assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "saved").iterdir()} == {"0o640"}
+
+
+# --- datasets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("recorded") / "dots"
+    record(RecordSettings(ENV, out, episodes=2, workers=1))
+    shutil.rmtree(out / ".episodes")
+    return out
+
+
+@pytest.fixture
+def dataset(recorded: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(recorded, tmp_path / "data"))
+
+
+def plain(dataset: Path) -> None:
+    """Make it a dataset that somebody else could have written."""
+    (dataset / "meta/vla.json").unlink()
+    (dataset / "meta/vla_episodes.jsonl").unlink()
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_dataset_runs_nothing(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    def change(facts: dict[str, Any]) -> None:
+        facts["env"] = name
+        facts["recording"]["env_options"] = {"args": ["touch", str(tmp_path / "ran")]}
+
+    edit(dataset / "meta/vla.json", change)
+    assert "meta/vla.json" in refused(capsys, "record", "--replay", dataset)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_outside_env_is_replayed_where_it_is_typed(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name it yourself with --env" in refused(capsys, "record", "--replay", dataset)
+    assert "was recorded in the env" in refused(capsys, "record", "--replay", dataset, "--env", "tidy_desk")
+    assert main(["record", "--replay", str(dataset), "--env", ENV]) == 0
+
+
+def test_lost_lines_are_noticed(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (dataset / "meta/vla_episodes.jsonl").read_text().splitlines(keepends=True)
+    for count in (1, 0):
+        (dataset / "meta/vla_episodes.jsonl").write_text("".join(lines[:count]))
+        line = refused(capsys, "record", "--replay", dataset, "--env", ENV)
+        assert f"vla_episodes.jsonl holds {count} episodes, and {dataset}/meta/info.json says 2" in line
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "vla.json cut": lambda d: put(d / "meta/vla.json", (d / "meta/vla.json").read_bytes()[:300]),
+    "vla.json no UTF-8": lambda d: put(d / "meta/vla.json", b"\xff"),
+    "vla.json nested": lambda d: put(d / "meta/vla.json", b"[" * 100_000),
+    "vla.json without env_spec": lambda d: edit(d / "meta/vla.json", lambda j: j.pop("env_spec")),
+    "vla.json without env": lambda d: edit(d / "meta/vla.json", lambda j: j.pop("env")),
+    "vla.json recording": lambda d: edit(d / "meta/vla.json", lambda j: j.update(recording=[])),
+    "vla.json options": lambda d: edit(d / "meta/vla.json", lambda j: j["recording"].update(env_options=[1])),
+    "vla.json dt": lambda d: edit(d / "meta/vla.json", lambda j: j["env_spec"].update(dt="0.1")),
+    "vla.json camera": lambda d: edit(d / "meta/vla.json", lambda j: j["env_spec"]["cameras"][0].update(name="../x")),
+    "vla_episodes.jsonl cut": lambda d: put(
+        d / "meta/vla_episodes.jsonl", (d / "meta/vla_episodes.jsonl").read_bytes()[:300]
+    ),
+    "vla_episodes.jsonl a list": lambda d: put(d / "meta/vla_episodes.jsonl", b"[1]\n"),
+    "vla_episodes.jsonl gone": lambda d: (d / "meta/vla_episodes.jsonl").unlink(),
+    "info.json without total_frames": lambda d: edit(d / "meta/info.json", lambda j: j.pop("total_frames")),
+    "info.json without total_episodes": lambda d: edit(d / "meta/info.json", lambda j: j.pop("total_episodes")),
+    "info.json without video_path": lambda d: edit(d / "meta/info.json", lambda j: j.pop("video_path")),
+    "info.json {nope}": lambda d: edit(d / "meta/info.json", lambda j: j.update(video_path="{nope}")),
+    "info.json {}": lambda d: edit(d / "meta/info.json", lambda j: j.update(video_path="{}/{video_key[0]}")),
+    "info.json wide": lambda d: edit(d / "meta/info.json", lambda j: j.update(video_path="{file_index:999999999d}")),
+    "info.json ../": lambda d: edit(d / "meta/info.json", lambda j: j.update(video_path="../{video_key}.mp4")),
+    "info.json /": lambda d: edit(d / "meta/info.json", lambda j: j.update(video_path="/{video_key}.mp4")),
+    "info.json features": lambda d: edit(d / "meta/info.json", lambda j: j.update(features=[1])),
+    "info.json lacks camera": lambda d: edit(
+        d / "meta/info.json", lambda j: j["features"].pop("observation.images.scene")
+    ),
+    "info.json a FIFO": lambda d: (d / "meta/info.json").unlink() or put(d / "meta/info.json", "a FIFO"),
+    "tasks.parquet a FIFO": lambda d: (d / "meta/tasks.parquet").unlink() or put(d / "meta/tasks.parquet", "a FIFO"),
+    "tasks.parquet a folder": lambda d: (
+        (d / "meta/tasks.parquet").unlink() or put(d / "meta/tasks.parquet", "a folder")
+    ),
+    "x.parquet a loop": lambda d: (d / "data/chunk-000/x.parquet").symlink_to("x.parquet"),
+    "x.parquet dangling": lambda d: (d / "data/chunk-000/x.parquet").symlink_to("gone"),
+    "x.parquet a FIFO": lambda d: put(d / "data/chunk-000/x.parquet", "a FIFO"),
+    "file-000.mp4 a FIFO": lambda d: [file.unlink() or put(file, "a FIFO") for file in d.glob("videos/*/*/*.mp4")],
+    "file-000.mp4 a loop": lambda d: [
+        file.unlink() or file.symlink_to(file.name) for file in d.glob("videos/*/*/*.mp4")
+    ],
+}
+PLAIN: dict[str, Any] = {
+    "fps": [0, -1, "10", None, True, 1e300, float("nan")],
+    "features": [[1], {}, {"action": 3}, 5],
+    "codebase_version": [None, "v2.1"],
+    "total_frames": ["x", 10**9],
+    "total_episodes": [1, 10**9],
+}
+
+
+def read(dataset: Path) -> None:
+    found = Recorded.open(dataset)
+    found.fingerprint()
+    found.columns()
+    for camera in found.spec.cameras:
+        for source in found.sources(camera.name):
+            list(found.read_frames(source, camera.name))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_dataset_names_the_file(dataset: Path, damage: str) -> None:
+    DAMAGES[damage](dataset)
+    with pytest.raises(VlaError, match=damage.split()[0].replace(".", r"\.")):
+        read(dataset)
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in PLAIN.items() for value in values])
+def test_anothers_damaged_dataset_names_the_file(dataset: Path, key: str, value: Any) -> None:
+    plain(dataset)
+    read(dataset)
+    edit(dataset / "meta/info.json", lambda info: info.update({key: value}))
+    with pytest.raises(VlaError) as caught:
+        read(dataset)
+    assert str(dataset) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shape", 3),
+        ("shape", []),
+        ("shape", [2**40]),
+        ("shape", [10**6]),
+        ("shape", ["2"]),
+        ("names", 5),
+        ("names", {"a": 1, "b": [2]}),
+        ("dtype", 3),
+        ("dtype", None),
+        ("info", [1]),
+    ],
+)
+@pytest.mark.parametrize("feature", ["action", "observation.images.scene"])
+def test_anothers_odd_features_are_one_error_or_none(dataset: Path, feature: str, key: str, value: Any) -> None:
+    plain(dataset)
+    edit(dataset / "meta/info.json", lambda info: info["features"][feature].update({key: value}))
+    with contextlib.suppress(VlaError):
+        read(dataset)
+
+
+def test_links_that_lead_nowhere_and_odd_letters_do_no_harm(dataset: Path) -> None:
+    (dataset / "data/chunk-000/note.txt").symlink_to("gone")
+    (dataset / "videos/loop.txt").symlink_to("loop.txt")
+    file = dataset / "meta/vla_episodes.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines[0]["category"] = "a\u2028b\x85c"  # which str.splitlines would part
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    read(dataset)

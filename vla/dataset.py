@@ -9,7 +9,6 @@ Any other LeRobot v3 dataset is read by ``vla.dataset_plain``, which makes its E
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ import numpy as np
 from vla.contracts import EnvSpec, VlaError
 from vla.dataset_checks import require_finite, require_order, require_sentences, require_times
 from vla.dataset_files import count_rows, numbered, png_frames, read_columns, read_parquet, read_texts, video_frames
+from vla.dataset_meta import read_episodes, read_facts, read_info, video_file
 from vla.episodes import PIXEL_FORMAT
-from vla.files import read_json, read_text
 
 FORMAT_VERSION = 1
 VLA_JSON = "meta/vla.json"
@@ -139,18 +138,14 @@ class Recorded:
         recorded._check_counts()
         for camera in recorded.spec.cameras:
             for path in recorded.files(camera.name):
-                if not path.exists():
+                if not path.is_file():
                     raise VlaError(f"{path} is missing from the dataset {root}")
         return recorded
 
     @classmethod
     def _open_own(cls, root: Path) -> Recorded:
-        facts, info = read_json(root / VLA_JSON), read_json(root / "meta/info.json")
-        version = facts.get("format_version")
-        if version != FORMAT_VERSION:
-            raise VlaError(f"{root / VLA_JSON} has format version {version}; this program reads {FORMAT_VERSION}")
-        lines = read_text(root / EPISODES_JSONL).splitlines()
-        return cls(root, facts, info, [json.loads(line) for line in lines])
+        facts = read_facts(root / VLA_JSON, FORMAT_VERSION)
+        return cls(root, facts, read_info(root), read_episodes(root / EPISODES_JSONL))
 
     def _check_counts(self) -> None:
         """Raise VlaError where ``meta/`` does not agree with itself on the episodes."""
@@ -159,7 +154,7 @@ class Recorded:
         if (self.root / VLA_JSON).exists():
             counts[self.root / EPISODES_JSONL] = len(self.episodes)
         for place, count in counts.items():
-            if count != self._info.get("total_episodes", count):
+            if count != self._info["total_episodes"]:
                 raise VlaError(f"{place} holds {count} episodes, and {info} says {self._info['total_episodes']}")
         for number, (facts, length) in enumerate(zip(self.episodes, lengths, strict=True)):
             if (facts.get("episode_index"), facts.get("steps")) != (number, length):
@@ -182,7 +177,8 @@ class Recorded:
                 digest.update(file.name.encode() + file.read_bytes())
         for folder in ("data", "videos"):
             for file in sorted((self.root / folder).rglob("*.*")):
-                digest.update(f"{file.relative_to(self.root)} {file.stat().st_size}\n".encode())
+                if file.is_file():  # and no link that leads nowhere
+                    digest.update(f"{file.relative_to(self.root)} {file.stat().st_size}\n".encode())
         return digest.hexdigest()
 
     def columns(self) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -235,6 +231,8 @@ class Recorded:
     def files(self, camera: str) -> list[Path]:
         """The files that should hold a camera's frames, each once."""
         key = self.image_key(camera)
+        if key not in self._info["features"]:
+            raise VlaError(f"{self.root / 'meta/info.json'} lacks the feature '{key}' of the camera '{camera}'")
         if self._info["features"][key]["dtype"] == "image":
             return self._data_files()
         return list(dict.fromkeys(path for _, path, _ in self._video_rows(key)))
@@ -284,16 +282,23 @@ class Recorded:
 
     def _episode_rows(self, columns: list[str]) -> list[tuple]:
         """For each episode, in order, its length and further columns of LeRobot's table of episodes."""
-        table = self._episode_table(["episode_index", "length", *columns]).sort_by("episode_index")
+        import pyarrow as pa
+
+        try:
+            table = self._episode_table(["episode_index", "length", *columns]).sort_by("episode_index")
+        except pa.ArrowException as error:  # files or columns of another kind
+            raise VlaError(f"{self.root / 'meta/episodes'} is damaged: {str(error).splitlines()[0]}") from error
         if table.column("episode_index").to_pylist() != list(range(len(table))):
             raise VlaError(f"{self.root / 'meta/episodes'} does not number its episodes from 0, each once")
         rows = list(zip(*(table.column(name).to_pylist() for name in ("length", *columns)), strict=True))
-        if any(value is None for row in rows for value in row) or any(row[0] < 1 for row in rows):
+        if any(value is None for row in rows for value in row) or any(
+            type(row[0]) is not int or row[0] < 1 for row in rows
+        ):
             raise VlaError(f"{self.root / 'meta/episodes'} has an episode without a length, or without {columns}")
         return rows
 
     def _video_file(self, key: str, chunk: int, file: int) -> Path:
-        return self.root / self._info["video_path"].format(video_key=key, chunk_index=chunk, file_index=file)
+        return video_file(self.root, self._info, key, chunk, file)
 
     def _episode_table(self, columns: list[str]) -> Any:
         """Columns of LeRobot's table of episodes, all its files together."""

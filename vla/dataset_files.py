@@ -140,10 +140,9 @@ def read_texts(files: Sequence[Path], name: str) -> list[str]:
 def count_rows(path: Path) -> int:
     """How many rows a parquet file has. Raises VlaError, naming the file, if it is damaged."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return pq.read_metadata(path).num_rows
+        return _open(path).metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise VlaError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
 
@@ -189,4 +188,6 @@ def numbered(folder: Path) -> list[Path]:
 def _open(path: Path) -> Any:
     import pyarrow.parquet as pq
 
+    if path.exists() and not path.is_file():  # a FIFO would be waited for
+        raise OSError("it is a folder or a device")
     return pq.ParquetFile(path, page_checksum_verification=True)

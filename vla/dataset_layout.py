@@ -129,7 +129,7 @@ def _unfit(key: str, feature: dict[str, Any]) -> str:
 
 def _channel_axis(feature: dict[str, Any]) -> int:
     names = [str(name).rstrip("s") for name in feature.get("names") or []]
-    if "channel" in names:
+    if "channel" in names[:3]:
         return names.index("channel")
     return 0 if feature["shape"][2] not in CHANNELS and feature["shape"][0] in CHANNELS else 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from vla.dataset import Recorded
 from vla.dataset_checks import whole_numbers
 from vla.dataset_files import read_columns
 from vla.dataset_layout import Layout, find_layout, height_width, names_of
+from vla.dataset_meta import INFO_JSON, read_info
 from vla.files import read_json
 
 
@@ -30,17 +32,22 @@ class PlainDataset(Recorded):
     """
 
     def __init__(self, root: Path, columns: Sequence[str] = ()) -> None:
-        info = read_json(root / "meta/info.json")
-        version = str(info.get("codebase_version"))
+        version = str(read_json(root / INFO_JSON).get("codebase_version"))
         if not version.startswith("v3."):
             convert = "python -m lerobot.scripts.convert_dataset_v21_to_v30"
             raise VlaError(
                 f"{root} is a LeRobot dataset of version {version}, and this program reads v3.0; convert it: {convert} "
-                f"--repo-id=local/{root.name} --root={root} --push-to-hub=false"
+                f"{shlex.join([f'--repo-id=local/{root.name}', f'--root={root}', '--push-to-hub=false'])}"
             )
-        features = info.get("features") or {}
+        info = read_info(root)
+        features = info["features"]
         self._layout = find_layout(features, columns, root)
-        super().__init__(root, {"env_spec": _spec(root, info, self._layout).to_dict()}, info, [])
+        try:
+            spec = _spec(root, info, self._layout).to_dict()
+            EnvSpec.from_dict(spec)
+        except (TypeError, ValueError, IndexError, VlaError) as error:  # names and shapes that do not go together
+            raise VlaError(f"{root / INFO_JSON} is damaged: {error}") from error
+        super().__init__(root, {"env_spec": spec}, info, [])
         lengths = [length for (length,) in self._episode_rows([])]
         self.episodes = [{"episode_index": number, "steps": steps} for number, steps in enumerate(lengths)]
         chinese = any("\u4e00" <= letter <= "\u9fff" for text in self.instructions for letter in text)
