@@ -220,6 +220,10 @@ def test_against_other_episodes_is_told_before_anything_is_played(two, tmp_path)
         config = EvalConfig(env=ENV, episodes=2, videos=0, **more)
         with pytest.raises(VlaError, match=f"share no episode: they differ in {said}"):
             evaluate(config, Unasked(), tmp_path / "out", against=two[0])
+    with pytest.raises(
+        VlaError, match=r"(?s)share not all episodes: they differ in seeds.*this run: +50 .*12 episodes"
+    ):
+        evaluate(EvalConfig(env=ENV, episodes=50, videos=0), Unasked(), tmp_path / "out", against=two[0])
     require_shared({"env": ENV, "split": "heldout"}, [2147483648], Run("x", load_runs(two)[0].data).data, "x")
 
 

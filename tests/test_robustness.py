@@ -93,7 +93,7 @@ def test_an_interrupted_suite_goes_on_where_it_stopped(tmp_path):
     assert 0 < done < 7 and kept["episodes"] == 3
     resumed, skipped, played = Hashed(), [], []
     found = run_suite(wanted, resumed, tmp_path / "cut", "", played.append, lambda name, n: skipped.append(n))
-    assert sum(skipped) == 3 * (done + 1) and len(played) == 3 * (7 - done)
+    assert 3 * (done + 1) <= sum(skipped) < 3 * (done + 2) and len(played) == 3 * 8 - sum(skipped)
     for name in ("suite", "delay_ms", "retained", "success"):
         assert found[name] == whole[name]
     assert "suite_unfinished" not in found
@@ -141,7 +141,7 @@ def test_a_repetition_plays_the_perturbations_again(tmp_path, capsys):
     evaluate(calm, Hashed(), tmp_path / "calm")
     assert outcomes(tmp_path / "first") != outcomes(tmp_path / "calm")
     capsys.readouterr()
-    assert vla_eval("--repeat", tmp_path / "first", "--out", tmp_path / "second") == 0
+    assert vla_eval("--repeat", tmp_path / "first", "--env", ENV, "--out", tmp_path / "second") == 0
     assert "4 of 4 episodes came out the same" in capsys.readouterr().out
     assert outcomes(tmp_path / "second") == outcomes(tmp_path / "first")
     assert read_results(tmp_path / "second")["settings"]["perturb"]["latency"] == "150ms"
@@ -156,7 +156,7 @@ def test_a_suite_is_repeated_part_by_part(tmp_path, capsys):
     changed.write_text(json.dumps(data), encoding="utf-8")
     capsys.readouterr()
     for _ in range(2):  # a second repetition plays, too
-        assert vla_eval("--repeat", tmp_path / "first", "--out", tmp_path / "second") == 0
+        assert vla_eval("--repeat", tmp_path / "first", "--env", ENV, "--out", tmp_path / "second") == 0
         printed = capsys.readouterr().out
         assert "4 of 4 episodes came out the same" in printed
         assert "noise mild: 4 of 4 episodes" in printed and "noise strong: 3 of 4 episodes" in printed

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import Observation, VlaError
-from vla.rollout import EpisodeRequest, EpisodeResult
+from vla.rollout import EpisodeRequest, EpisodeResult, RolloutInterrupted
 from vla.stats import rate_of
 
 Play = Callable[..., list[EpisodeResult]]
@@ -69,42 +69,48 @@ def run_checks(
         ``swapped_item``, ``moved_named`` (the item that the sentence names) and ``moved_original``, or ``skipped``
         (why).
     """
-    requests = {request.index: request for request in episodes}
-    blank = play(episodes, observation_filter=blank_image)
-    shuffled = ShuffledInstruction(results)
-    subset = [requests[index] for index in shuffled.sentences]
-    if not subset:
-        raise VlaError("the check with shuffled instructions needs episodes with at least two different goals")
-    foreign = play(subset, observation_filter=shuffled)
-    checks: dict[str, dict[str, Any]] = {
-        "blank_image": {
-            "expected": "near zero: without eyes there is nothing to reach for",
-            "success": _success(blank),
-            "reference": _success(results),
-        },
-        "shuffled_instruction": {
-            "expected": "chance: it does what another episode's sentence says",
-            "success": _success(foreign),
-            "reference": _success([result for result in results if result.index in shuffled.sentences]),
-        },
-    }
-    swap_expected = "it moves the item that the sentence names, and leaves the first one"
-    if not can_swap:
-        checks["swapped_item"] = {"expected": swap_expected, "skipped": "the env has no sentence_for(item)"}
-        return checks
-    swaps = []
-    for request in episodes:
-        options = {name: value for name, value in request.options.items() if name != "category"}
-        swaps.append(replace(request, swap=True, options={**options, "kind": "named"}))
-    swapped = play(swaps)
-    checks["swapped_item"] = {
-        "expected": swap_expected,
-        "success": _success(swapped),
-        "moved_named": rate_of([_placed(result, result.swapped_to) for result in swapped]).to_dict(),
-        "moved_original": rate_of(
-            [any(item["placed"] for item in result.items if item["asked"]) for result in swapped]
-        ).to_dict(),
-    }
+    checks: dict[str, dict[str, Any]] = {}
+
+    def check(name: str, expected: str, run: Callable[[], dict[str, Any]]) -> None:
+        """One that can't be made says why, and costs no other."""
+        try:
+            checks[name] = {"expected": expected, **run()}
+        except RolloutInterrupted:
+            raise
+        except VlaError as error:
+            checks[name] = {"expected": expected, "skipped": str(error)}
+
+    def blank() -> dict[str, Any]:
+        return {"success": _success(play(episodes, observation_filter=blank_image)), "reference": _success(results)}
+
+    def shuffle() -> dict[str, Any]:
+        shuffled = ShuffledInstruction(results)
+        subset = [request for request in episodes if request.index in shuffled.sentences]
+        if not subset:
+            raise VlaError("it needs episodes with at least two different goals")
+        foreign = play(subset, observation_filter=shuffled)
+        reference = [result for result in results if result.index in shuffled.sentences]
+        return {"success": _success(foreign), "reference": _success(reference)}
+
+    def swap() -> dict[str, Any]:
+        if not can_swap:
+            raise VlaError("the env has no sentence_for(item)")
+        swaps = []
+        for request in episodes:
+            options = {name: value for name, value in request.options.items() if name != "category"}
+            swaps.append(replace(request, swap=True, options={**options, "kind": "named"}))
+        swapped = play(swaps)
+        named = [_placed(result, result.swapped_to) for result in swapped]
+        first = [any(item["placed"] for item in result.items if item["asked"]) for result in swapped]
+        return {
+            "success": _success(swapped),
+            "moved_named": rate_of(named).to_dict(),
+            "moved_original": rate_of(first).to_dict(),
+        }
+
+    check("blank_image", "near zero: without eyes there is nothing to reach for", blank)
+    check("shuffled_instruction", "chance: it does what another episode's sentence says", shuffle)
+    check("swapped_item", "it moves the item that the sentence names, and leaves the first one", swap)
     return checks
 
 

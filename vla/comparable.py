@@ -11,7 +11,7 @@ from vla.contracts import VlaError
 from vla.results import read_results
 
 # Settings that do not decide which episodes are played. What the agent plays of each chunk is the agent's own matter.
-FREE_SETTINGS = {"workers", "slots", "videos", "check", "execute", "agent", "suite"}
+FREE_SETTINGS = {"workers", "slots", "videos", "check", "execute", "agent", "suite", "device"}
 Rows = list[tuple[str, str, str]]
 
 
@@ -46,15 +46,18 @@ def require_comparable(runs: Sequence[Run]) -> None:
 
 
 def require_shared(settings: dict[str, Any], seeds: Sequence[int], earlier: dict[str, Any], label: str) -> None:
-    """Raise VlaError unless a run with these settings and episode seeds will share episodes with an earlier one."""
+    """Raise VlaError unless an earlier run played each episode of a run with these settings and episode seeds."""
     rows = protocol_rows(
         {"env": settings["env"], "settings": settings}, earlier, leave_out=frozenset({"seed", "more_seeds", "episodes"})
     )
     theirs = [episode["seed"] for episode in earlier["episodes_detail"]]
-    if not rows and not set(seeds) & set(theirs):
-        rows = [("seeds", _show_seeds(seeds), _show_seeds(theirs))]
+    shared = set(seeds) & set(theirs)
+    if not rows and shared != set(seeds):
+        cut = f" ({earlier['interrupted']})" if earlier.get("interrupted") else ""
+        rows = [("seeds", _show_seeds(seeds), _show_seeds(theirs) + cut)]
     if rows:
-        raise VlaError(f"this run and {label} share no episode: {side_by_side('this run', label, rows)}")
+        alike = "not all episodes" if shared and rows[0][0] == "seeds" else "no episode"
+        raise VlaError(f"this run and {label} share {alike}: {side_by_side('this run', label, rows)}")
 
 
 def protocol_rows(first: dict[str, Any], other: dict[str, Any], leave_out: frozenset[str] = frozenset()) -> Rows:

@@ -6,7 +6,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from vla.files import printable
 from vla.perturb import STRENGTHS, describe
 from vla.registry import load_env
 from vla.report_style import across_seeds, interval, percent, words
@@ -15,14 +17,15 @@ from vla.report_style import across_seeds, interval, percent, words
 def print_table(console: Console, summary: dict[str, Any]) -> None:
     """The figures on the terminal."""
     harder = f", perturbed: {describe(summary['perturb'])}" if summary.get("perturb") else ""
-    table = Table(title=f"{summary['agent']} on {summary['env']}, {summary['split']}{harder}", title_justify="left")
+    heading = plain(f"{summary['agent']} on {summary['env']}, {summary['split']}{harder}")
+    table = Table(title=heading, title_justify="left")
     for title in ("", "success", "95 % interval", "progress", "episodes"):
         table.add_column(title, justify="left" if not title else "right")
 
     def row(name: str, rate: dict[str, Any], progress: float | None = None, style: str | None = None) -> None:
         interval = f"{rate['low'] * 100:.1f} – {rate['high'] * 100:.1f} %"
         shown = "" if progress is None else percent(progress)
-        table.add_row(name, percent(rate["rate"]), interval, shown, str(rate["n"]), style=style)
+        table.add_row(plain(name), percent(rate["rate"]), interval, shown, str(rate["n"]), style=style)
 
     row("all episodes", summary["success"], summary["progress"]["mean"], "bold")
     if summary.get("safety"):
@@ -49,8 +52,8 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
             published.add_column(title, overflow="fold")
         rows = benchmark.rows(summary["agent"], summary)
         for texts in rows:
-            published.add_row(*texts[:-1])
-        published.caption = f"{summary['agent']}: {rows[-1][-1]}; the others' sources are in the report"
+            published.add_row(*map(plain, texts[:-1]))
+        published.caption = plain(f"{summary['agent']}: {rows[-1][-1]}; the others' sources are in the report")
         console.print(published)
     if summary.get("suite"):
         _print_suite(console, summary)
@@ -62,17 +65,29 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
         ("simulated seconds per second", summary["realtime_factor"]),
     ]
     console.print(" · ".join(f"{name}: {value}" for name, value in facts), highlight=False)
+    for name, check in summary.get("checks", {}).items():
+        if "skipped" in check:
+            console.print(plain(f"{words(name)}: left out, {check['skipped']}"), style="yellow", highlight=False)
     if summary["cut_short"]:
-        first = next(e["error"] for e in summary["episodes_detail"] if e["error"])
-        console.print(f"{summary['cut_short']} episodes were cut short, e.g.: {first}", style="yellow", highlight=False)
+        first = next(e for e in summary["episodes_detail"] if e["error"])
+        which = f"episode {first['index']}, seed {first['seed']}: " if "seed" in first else ""
+        count = f"{summary['cut_short']} episodes were cut short, e.g.: {which}{first['error']}"
+        console.print(plain(count), style="yellow", highlight=False)
     if "against" in summary:
         other = summary["against"]
         console.print(
-            f"against {other['agent']}: {other['difference'] * 100:+.1f} points "
-            f"({other['low'] * 100:+.1f} to {other['high'] * 100:+.1f}), p = {other['p_value']:.3f}, "
-            f"{other['n']} shared episodes",
+            plain(
+                f"against {other['agent']}: {other['difference'] * 100:+.1f} points "
+                f"({other['low'] * 100:+.1f} to {other['high'] * 100:+.1f}), p = {other['p_value']:.3f}, "
+                f"{other['n']} shared episodes"
+            ),
             highlight=False,
         )
+
+
+def plain(text: str) -> Text:
+    """A text that came from a file, an env or a user, as it is: what looks like markup or an escape is none."""
+    return Text(printable(text))
 
 
 def _print_suite(console: Console, summary: dict[str, Any]) -> None:

@@ -10,11 +10,15 @@ import importlib.util
 import platform
 import subprocess
 import sys
+from collections.abc import Collection, Sequence
+from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import vla
 from vla.parallel import available_cpus
+from vla.paths import assets_dir
 
 
 def file_sha256(path: Path) -> str:
@@ -29,37 +33,65 @@ def source_sha256(module: str) -> str | None:
     It tells whether an env's own code has changed, whatever else the commit changed. Nothing is imported. None where
     there is no source.
     """
-    package = module.partition(".")[0]
-    found = importlib.util.find_spec(package)
-    if found is None:
-        return None
-    folder = Path(found.submodule_search_locations[0]) if found.submodule_search_locations else None
+    files = _sources([module], {module.partition(".")[0]})
+    return (
+        hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest() if files else None
+    )
+
+
+@cache
+def code_sha256(*modules: str) -> str:
+    """The SHA-256 of all that decides what these modules do, in hexadecimal, as it was when first asked for.
+
+    That is their code, what it imports from their packages and from ``vla``, and the arms' models. It tells two states
+    of a checkout apart that have the same commit, and finds two commits alike that changed something else.
+    """
+    files = _sources(modules, {"vla", *(module.partition(".")[0] for module in modules)})
+    for file in sorted((assets_dir() / "arms").rglob("*")):
+        if file.is_file():
+            files[f"arms/{file.name}"] = file.read_bytes()
+    return hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest()
+
+
+def _sources(modules: Sequence[str], packages: Collection[str]) -> dict[str, bytes]:
+    """The source of the modules and of what they import from the packages, by name. Nothing is imported."""
     files: dict[str, bytes] = {}
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        file = _source_file(name, folder, found.origin)
-        if name in files or file is None:
+        file = _source_file(name) if name.partition(".")[0] in packages and name not in files else None
+        if file is None:
             continue
         files[name] = file.read_bytes()
         for node in ast.walk(ast.parse(files[name])):
             if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names if alias.name.partition(".")[0] == package]
+                waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 inside = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
                 parts = inside[: len(inside) + 1 - node.level] if node.level else []
                 base = ".".join([*parts, *filter(None, [node.module])])
-                if base.partition(".")[0] == package:
-                    # `from package import module` and `from package.module import thing` look alike: try both.
-                    waiting += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return hashlib.sha256(b"".join(n.encode() + files[n] for n in sorted(files))).hexdigest() if files else None
+                # `from package import module` and `from package.module import thing` look alike: try both.
+                waiting += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return files
 
 
-def _source_file(name: str, folder: Path | None, origin: str | None) -> Path | None:
-    """The file of a module, given its top-level package's folder, or the file of a package that is a single file."""
-    if folder is None:
-        return Path(origin) if origin and origin.endswith(".py") and "." not in name else None
-    place = folder.joinpath(*name.split(".")[1:])
+@cache
+def _package(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except ValueError:  # __main__ has none
+        return None
+
+
+def _source_file(name: str) -> Path | None:
+    """The file of a module, which may be a package; None where there is no source."""
+    package, _, rest = name.partition(".")
+    found = _package(package)
+    if found is None:
+        return None
+    if not found.submodule_search_locations:  # a package that is a single file
+        return Path(found.origin) if found.origin and found.origin.endswith(".py") and not rest else None
+    place = Path(found.submodule_search_locations[0]).joinpath(*rest.split("."))
     return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
 
 

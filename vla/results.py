@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.contracts import VlaError
 from vla.files import read_json
-from vla.provenance import commit, machine, source_sha256, versions
+from vla.provenance import code_sha256, commit, machine, source_sha256, versions
 from vla.registry import load_env
 from vla.rollout import Actor, EpisodeResult, Timing
 from vla.stats import rate_of
@@ -25,9 +26,17 @@ FORMAT_VERSION = 1
 
 
 def summarise(
-    config: EvalConfig, agent: Actor, results: Sequence[EpisodeResult], timing: Timing, command: str
+    config: EvalConfig,
+    agent: Actor,
+    results: Sequence[EpisodeResult],
+    timing: Timing,
+    command: str,
+    measure: bool = True,
 ) -> dict[str, Any]:
-    """What ``results.json`` holds. Rates are 0 to 1 with Wilson's 95 % interval; times are seconds."""
+    """What ``results.json`` holds. Rates are 0 to 1 with Wilson's 95 % interval; times are seconds.
+
+    Without ``measure`` the policy's latency, for which it has to act, is left out.
+    """
     provenance = getattr(agent, "provenance", {}) or {}
     dt = agent.spec.dt
     busy = timing.policy_s + timing.env_s
@@ -53,6 +62,7 @@ def summarise(
         "settings": asdict(config),
         "env_spec": None if timing.spec is None else timing.spec.to_dict(),
         "env_code_hash": env_code_hash(config.env),
+        "code_hash": code_hash(config.env, agent),
         **_scores(results),
         "by": {name: _by(results, name) for name in ("kind", "language", "category")},
         **_benchmark(config.env, results),
@@ -63,7 +73,7 @@ def summarise(
         "time_to_success_s": {"mean": _mean(times), "median": _median(times)},
         "cut_short": sum(result.error is not None for result in results),
         "policy_hz": _ratio(*timing.warm()),
-        "policy_latency_ms": _latency_ms(agent, timing),
+        "policy_latency_ms": _latency_ms(agent, timing) if measure else None,
         "env_steps_per_s": _ratio(timing.env_steps, timing.env_s),
         "realtime_factor": _ratio(timing.env_steps * dt, busy),
         "simulated_s": round(timing.env_steps * dt, 1),
@@ -95,6 +105,12 @@ def env_code_hash(env: str) -> str | None:
     """Hash of the env's own code, whatever else a commit changed; None where there is no source."""
     found = source_sha256(load_env(env).__module__)
     return found and found[:16]
+
+
+def code_hash(env: str, agent: Actor) -> str:
+    """Hash of all code that episodes come out of: the env's, the arm's and its control, the policy's, the loop's."""
+    actors = [agent, getattr(agent, "policy", None)]
+    return code_sha256(load_env(env).__module__, "vla.rollout", *(type(one).__module__ for one in actors if one))[:16]
 
 
 def _recipe_name(provenance: dict[str, Any]) -> str | None:
@@ -276,5 +292,18 @@ def _ratio(count: float, seconds: float) -> float | None:
 
 
 def as_json(summary: dict[str, Any]) -> str:
-    """The file's text: UTF-8 as it is, no NaN."""
-    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """The file's text: UTF-8 as it is, no NaN. What an env gave that is no JSON is made so, and costs no results."""
+    return json.dumps(_plain(summary), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's own types: numpy's numbers as numbers, NaN and infinity as null, what is left as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

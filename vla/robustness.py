@@ -6,25 +6,22 @@ Each part is an evaluation of its own, kept in ``OUT/suite/AXIS_STRENGTH/results
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vla import perturb
+from vla import perturb, resume
 from vla.contracts import VlaError
-from vla.evaluate import EvalConfig, evaluate, video_name
+from vla.evaluate import EvalConfig, evaluate
 from vla.files import write_atomically
-from vla.provenance import commit, versions
 from vla.report import write_report
-from vla.results import agent_hashes, as_json, env_code_hash, read_results
+from vla.results import as_json
 from vla.rollout import Actor, EpisodeResult, RolloutInterrupted
 from vla.stats import retained_share
 
 DELAYS_MS = (0, 50, 100, 200, 400)  # of the curve of success against delay
 _SUITE_KEYS = ("suite", "delay_ms", "retained", "retained_interval", "suite_unfinished")
-_MAY_DIFFER = ("workers", "agent")  # settings with which a finished part is the same part
 
 
 def plan(axes: Sequence[str]) -> dict[str, list[str]]:
@@ -48,7 +45,7 @@ def run_suite(
     command: str = "",
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_part: Callable[[str, int], None] | None = None,
-    resume: bool = True,
+    keep: bool = True,
 ) -> dict[str, Any]:
     """Play the unperturbed episodes and every part of ``config.suite``; write results and report into ``out``.
 
@@ -59,7 +56,7 @@ def run_suite(
         command: the exact command, to be written into the results.
         on_episode: called as each episode ends.
         on_part: called as each part begins, with its name and how many of its episodes need not be played again.
-        resume: leave finished parts as they are. Only those of the same agent, settings, code and versions count.
+        keep: leave finished episodes as they are. Only those of the same agent, settings, code and versions count.
 
     Returns:
         the content of ``results.json``: that of the unperturbed evaluation, and ``suite`` (axis, strength: success
@@ -76,21 +73,20 @@ def run_suite(
     finished: dict[tuple[str, str], dict[str, Any]] = {}
 
     def play(part: EvalConfig, folder: Path, name: str) -> dict[str, Any]:
-        known = _finished(part, agent, folder) if resume else None
+        known = _known(part, agent, folder) if keep else None
         if on_part is not None:
-            on_part(name, 0 if known is None else part.episodes)
-        if known is not None:
-            return known
+            on_part(name, 0 if known is None else len(known.results))
         try:
-            return evaluate(part, agent, folder, command, on_episode)
+            return evaluate(part, agent, folder, command, on_episode, keep=known is not None)
         except RolloutInterrupted as error:
             done = f"{len(finished)} of {len(parts)} parts of the suite were finished before '{name}'"
-            message = f"{error}; {done}: the same command goes on from there"
+            again = ": the same command goes on from there"
+            message = f"{str(error).removesuffix(again)}; {done}{again}"
             raise RolloutInterrupted(message, error.results, error.by_user) from error
 
     base = play(config, out, "unperturbed")
     summary = {name: value for name, value in base.items() if name not in _SUITE_KEYS}
-    shown = _shown(out, summary)
+    shown = [result for result in resume.episodes_of(summary, out) if result.video]
     for axis, strength in parts:
         part = replace(config, suite={}, perturb={axis: strength}, videos=0)
         finished[axis, strength] = play(part, part_folder(out, axis, strength), f"{axis} {strength}")
@@ -127,32 +123,9 @@ def _outcomes(data: Mapping[str, Any]) -> list[bool]:
     return [episode["success"] for episode in sorted(data["episodes_detail"], key=lambda episode: episode["index"])]
 
 
-def _finished(config: EvalConfig, agent: Actor, folder: Path) -> dict[str, Any] | None:
-    """The results of this very evaluation, if they are there whole: of the same agent, settings, code and versions."""
+def _known(config: EvalConfig, agent: Actor, folder: Path) -> resume.Earlier | None:
+    """What a folder holds of this very part of the suite; None where it holds another evaluation, or none."""
     try:
-        data = read_results(folder)
+        return resume.find(folder, config, agent, config.requests())
     except VlaError:
         return None
-    hashes = agent_hashes(agent)
-    wanted = {**hashes, "env_code_hash": env_code_hash(config.env), "versions": versions(), "commit": commit()}
-    same = all(data.get(name) == value for name, value in wanted.items()) and hashes["agent_hash"] is not None
-    settings = [
-        {name: value for name, value in one.items() if name not in _MAY_DIFFER}
-        for one in (json.loads(json.dumps(asdict(config))), data.get("settings") or {})
-    ]
-    whole = not data.get("interrupted") and len(data["episodes_detail"]) == config.episodes
-    return data if same and whole and settings[0] == settings[1] else None
-
-
-def _shown(out: Path, summary: Mapping[str, Any]) -> list[EpisodeResult]:
-    """The filmed episodes of the unperturbed evaluation, read back from its folder."""
-    names = {Path(name).name for name in summary.get("videos", [])}
-    fields = ("index", "seed", "instruction", "language", "kind", "category", "success", "progress", "steps", "error")
-    found = []
-    for episode in summary["episodes_detail"]:
-        result = EpisodeResult(split=summary["split"], **{name: episode[name] for name in fields})
-        file = out / "videos" / video_name(result)
-        if file.name in names and file.is_file():
-            result.video = file.read_bytes()
-            found.append(result)
-    return found

@@ -34,13 +34,15 @@ EPILOG = """examples:
   vla eval --env tidy_desk --preview                    a picture of every perturbation; nothing is played
   vla eval --env tidy_desk --suite robustness           unperturbed, and every perturbation at every strength
   vla eval --repeat runs/eval_tidy_desk/results.json    play the same again: does each episode come out the same?
+  vla eval --env tidy_desk --episodes 200 --overwrite   in place of what the folder of the results holds
 
-The results are in the folder --out: results.json, report.html and videos/*.mp4.
+The results are in the folder --out: results.json, report.html and videos/*.mp4. An evaluation that was interrupted or
+killed goes on when the same command is given again, and comes out as if it had not been.
 Evaluation seeds never meet training seeds. The exit code is 0 if the evaluation ran, however well the agent did.
 """
 
 LEROBOT = "lerobot:"  # before the folder of a policy that LeRobot trained
-REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out")
+REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out", "device", "overwrite")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--language", choices=["en", "zh", "both"], default="both", help="of the instructions (default: both)")
     add("--split", choices=["heldout", "train"], default="heldout", help="sentences and looks (default: heldout)")
     add("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/eval_ENV)")
+    add("--overwrite", action="store_true", help="replace another evaluation in that folder, or play the same one anew")
+    add("--device", metavar="NAME", help="where the agent runs: cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     add("--videos", type=int, default=6, metavar="N", help="episodes to film and show (default: 6)")
     add("--execute", type=int, metavar="N", help="steps to play of each chunk (default: the agent's)")
     add("--slots", type=int, default=8, metavar="N", help="episodes side by side: the policy's batch (default: 8)")
@@ -107,6 +111,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from vla.contracts import VlaError
     from vla.eval_table import print_table
     from vla.evaluate import EvalConfig
+    from vla.files import claimed
     from vla.parallel import available_cpus
 
     if extra:
@@ -132,6 +137,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         videos=args.videos,
         check=args.check,
         agent=args.agent,
+        device=args.device,
         env_options=registry.env_options(args.env_option),
         **_perturbations(args),
     )
@@ -142,15 +148,23 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         return _preview(console, config, out)
     agent = _load_agent(args.agent, config)
     against = str(args.against or "")
-    if against.startswith(LEROBOT):
-        console.print(f"first {against}, on the same episodes", highlight=False, markup=False)
-        args.against, theirs = None, replace(config, agent=against, check=0)
-        _evaluate(console, theirs, _load_agent(against, config), out / "against", args)
-        args.against = out / "against"
-    summary = _evaluate(console, config, agent, out, args)
+    with claimed(out, "vla eval"):
+        if against.startswith(LEROBOT):
+            _tell(console, f"first {against}, on the same episodes")
+            args.against, theirs = None, replace(config, agent=against, check=0)
+            _evaluate(console, theirs, _load_agent(against, config), out / "against", args, not args.overwrite)
+            args.against = out / "against"
+        summary = _evaluate(console, config, agent, out, args, not args.overwrite)
     print_table(console, summary)
-    console.print(f"\nreport: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    _tell(console, f"\nreport: {out / 'report.html'}")
     return 0
+
+
+def _tell(console: Console, text: str, style: str | None = None) -> None:
+    """Print a line that may hold anything, such as a sentence or a path, as it is."""
+    from vla.files import printable
+
+    console.print(printable(text), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _seeds(text: str) -> list[int]:
@@ -187,14 +201,21 @@ def _preview(console: Console, config: EvalConfig, out: Path) -> int:
 
     out.mkdir(parents=True, exist_ok=True)
     for where, sentence in write_sheet(config, out / "preview.png"):
-        console.print(f"{where}: {sentence}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"picture sheet: {out / 'preview.png'}", highlight=False, soft_wrap=True)
+        _tell(console, f"{where}: {sentence}")
+    _tell(console, f"picture sheet: {out / 'preview.png'}")
     return 0
 
 
-def _evaluate(console: Console, config: EvalConfig, agent: Any, out: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate under a progress bar. Returns the content of ``results.json``; SystemExit after Ctrl-C and the like."""
-    from vla.evaluate import evaluate
+def _evaluate(
+    console: Console, config: EvalConfig, agent: Any, out: Path, args: argparse.Namespace, keep: bool
+) -> dict[str, Any]:
+    """Evaluate under a progress bar; with ``keep``, go on with what ``out`` holds.
+
+    Returns the content of ``results.json``. Raises SystemExit after Ctrl-C and the like, and what ``evaluate`` does.
+    """
+    from vla import resume
+    from vla.eval_table import print_table
+    from vla.evaluate import AfterEpisodes, evaluate
     from vla.interrupt import exit_code
     from vla.robustness import run_suite
     from vla.rollout import RolloutInterrupted
@@ -203,11 +224,22 @@ def _evaluate(console: Console, config: EvalConfig, agent: Any, out: Path, args:
     try:
         with _Progress(console) as progress:
             if config.suite:
-                parts = 1 + sum(map(len, config.suite.values()))
-                progress.on_stage("robustness", parts * config.episodes)
-                resume = args.repeat is None
-                return run_suite(config, agent, out, command, progress.on_episode, progress.on_part, resume)
-            return evaluate(config, agent, out, command, progress.on_episode, progress.on_stage, against=args.against)
+                requests = config.requests()
+                if keep:
+                    resume.find(out, config, agent, requests)  # refuses where it is another evaluation
+                progress.on_stage("robustness", (1 + sum(map(len, config.suite.values()))) * len(requests))
+                return run_suite(config, agent, out, command, progress.on_episode, progress.on_part, keep)
+            summary = evaluate(
+                config, agent, out, command, progress.on_episode, progress.on_stage, against=args.against, keep=keep
+            )
+        if not progress.begun:
+            _tell(console, f"{out} holds this evaluation, finished on {summary.get('date')}: --overwrite plays it anew")
+        elif summary.get("resumed"):
+            _tell(console, f"{summary['resumed']} episodes were finished before")
+        return summary
+    except AfterEpisodes as error:
+        print_table(console, error.summary)
+        raise
     except RolloutInterrupted as error:
         if not error.by_user:
             raise
@@ -219,9 +251,10 @@ def _repeat(args: argparse.Namespace) -> int:
     """Repeat a recorded evaluation, and tell which episodes came out the same. Returns 0 if it ran."""
     from rich.console import Console
 
+    from vla import resume
     from vla.contracts import VlaError
     from vla.eval_table import print_table
-    from vla.files import write_atomically
+    from vla.files import claimed, write_atomically
     from vla.repeat import compare_episodes, compare_parts, read_recording, require_same
     from vla.results import as_json
 
@@ -238,26 +271,29 @@ def _repeat(args: argparse.Namespace) -> int:
     if out.resolve() == folder:
         raise VlaError(f"--out {out} holds what is to be repeated: choose another folder")
     try:
-        agent = _load_agent(args.agent or recording.config.agent, recording.config, recording.torch_threads)
+        name, config = args.agent or recording.config.agent, recording.config
+        agent = _load_agent(name, replace(config, device=args.device or config.device), recording.torch_threads)
     except VlaError as error:
         raise VlaError(f"{error}. Say with --agent where the recorded agent is now") from error
     console = Console()
     for text in require_same(recording, agent, args.env):
-        console.print(f"note: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    summary = _evaluate(console, recording.config, agent, out, args)
-    found = compare_episodes(recording.data, summary)
-    parts = compare_parts(folder, out, recording.config.suite)
-    summary["repeat"] = {"of": recording.label, **found} | ({"parts": parts} if parts else {})
-    write_atomically(out / "results.json", as_json(summary))
+        _tell(console, f"note: {text}", "yellow")
+    if not args.overwrite:
+        resume.require_settings(out, recording.config)
+    with claimed(out, "vla eval"):
+        summary = _evaluate(console, recording.config, agent, out, args, keep=False)
+        found = compare_episodes(recording.data, summary)
+        parts = compare_parts(folder, out, recording.config.suite)
+        summary["repeat"] = {"of": recording.label, **found} | ({"parts": parts} if parts else {})
+        write_atomically(out / "results.json", as_json(summary))
     print_table(console, summary)
-    console.print(f"\n{found['same']} of {found['episodes']} episodes came out the same", style="bold", highlight=False)
+    _tell(console, f"\n{found['same']} of {found['episodes']} episodes came out the same", "bold")
     for episode in found["differing"]:
         changes = "; ".join(f"{name} {then} / {now}" for name, (then, now) in episode["changes"].items())
-        text = f"  episode {episode['index']}, seed {episode['seed']} (recorded / now): {changes}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        _tell(console, f"  episode {episode['index']}, seed {episode['seed']} (recorded / now): {changes}")
     for name, part in parts.items():
-        console.print(f"{name}: {part['same']} of {part['episodes']} episodes came out the same", highlight=False)
-    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+        _tell(console, f"{name}: {part['same']} of {part['episodes']} episodes came out the same")
+    _tell(console, f"report: {out / 'report.html'}")
     return 0
 
 
@@ -266,18 +302,25 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
     import torch
 
     from vla.agent import load
+    from vla.contracts import VlaError
     from vla.lerobot_policy import LeRobotPolicy
     from vla.parallel import available_cpus
     from vla.paths import shipped_agent
     from vla.registry import spec_of, split_argument
 
+    if config.device is not None:
+        try:
+            torch.empty(0, device=config.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise VlaError(f"there is no device '{config.device}' for the agent here: {reason}") from error
     theirs = (name or "").startswith(LEROBOT)
     # Our networks are small: waking other threads for each operation takes longer than what they save. The workers wait
     # meanwhile.
     torch.set_num_threads(threads or (available_cpus() if theirs else 1))
     if theirs:
-        return LeRobotPolicy(str(name).removeprefix(LEROBOT), spec_of(config.env, config.env_options))
-    return load(name or shipped_agent(split_argument(config.env)[0]))
+        return LeRobotPolicy(str(name).removeprefix(LEROBOT), spec_of(config.env, config.env_options), config.device)
+    return load(name or shipped_agent(split_argument(config.env)[0]), config.device)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -292,6 +335,9 @@ def command_line(args: argparse.Namespace) -> str:
     for action in _parser()._actions:
         value = getattr(args, action.dest, None)
         if value is not None and value != action.default:
+            if value is True:
+                words.append(action.option_strings[-1])
+                continue
             for one in value if isinstance(value, list) else [value]:
                 words += [action.option_strings[-1], str(one)]
     return shlex.join(words)
@@ -314,9 +360,11 @@ class _Progress:
             console=console,
         )
         self._task: Any = None
+        self.begun = False  # whether anything is played
         self._succeeded = self._ended = 0
 
     def on_stage(self, name: str, episodes: int) -> None:
+        self.begun = True
         if self._task is not None:
             self._bar.update(self._task, completed=self._ended, total=self._ended)
         self._succeeded = self._ended = 0
