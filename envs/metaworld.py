@@ -149,7 +149,7 @@ class MetaWorld(gymnasium.Env):
             # Poses alone: the physics goes on from exactly where the benchmark leaves it.
             mujoco.mj_kinematics(self._sim.model, self._sim.data)
             mujoco.mj_camlight(self._sim.model, self._sim.data)
-        self._steps, self._succeeded = 0, False
+        self._steps, self._succeeded, self._stale = 0, False, not (self.fresh or midway)
         info = {
             "instruction": self.instruction,
             "language": "en",
@@ -157,7 +157,7 @@ class MetaWorld(gymnasium.Env):
             "category": self.task,
             "split": chosen["split"] or "train",
             "seed": seed,
-            "stale": not (self.fresh or midway),
+            "stale": self._stale,
         }
         return self._raw_observation(), info
 
@@ -241,7 +241,8 @@ class MetaWorld(gymnasium.Env):
     def observe(self) -> Observation:
         """Render and read the present observation. Arrays are fresh at each call."""
         state = np.array(self.raw_state[:4], dtype=np.float32)
-        return Observation({CAMERA: self._image()}, state, self.instruction, self._steps * DT)
+        stale = self._stale and not self._steps
+        return Observation({CAMERA: self._image()}, state, self.instruction, self._steps * DT, stale)
 
     def _raw_observation(self) -> dict[str, Any]:
         seen = self.observe()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tests.fake_env import CATEGORIES, CHINESE, CHINESE_CATEGORIES, COLOURS, STRIDE, DotEnv
 from vla.contracts import Chunk, EnvSpec, Observation
+from vla.runner import Actor
 
 ENV = "tests.fake_env:DotEnv"
 
 
-class DotAgent:
+class DotAgent(Actor):
     """Finds the coloured dots in the scene image, reads which are asked for, and plans a tour over them."""
 
     name, policy_name, execute = "dot_agent", "scripted", 64
@@ -22,7 +25,7 @@ class DotAgent:
         self.batches: list[int] = []
         self.seeds: list[int] = []
 
-    def act_batch(self, observations: list[Observation], noise_seeds: list[int]) -> list[Chunk]:
+    def act_batch(self, observations: Sequence[Observation], noise_seeds: Sequence[int]) -> list[Chunk]:
         self.batches.append(len(observations))
         self.seeds.extend(noise_seeds)
         return [self._act(one, seed) for one, seed in zip(observations, noise_seeds, strict=True)]

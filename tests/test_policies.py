@@ -309,6 +309,37 @@ def test_batched_and_single_answers_agree(policy, tmp_path) -> None:
     assert np.allclose(together[1].actions, made.act(observation(2), 6).actions, atol=1e-4)
 
 
+def test_an_agent_asked_again_draws_the_next_noise(policy, tmp_path) -> None:
+    sealed(policy, tmp_path)
+    one, two = agents.load(tmp_path / "agent"), agents.load(tmp_path / "agent")
+    first, second = one.act(observation(3)), one.act(observation(3))
+    assert not np.array_equal(first.actions, second.actions), "the same noise again and again is a trap"
+    for chunk in (first, second):
+        assert np.array_equal(chunk.actions, two.act(observation(3)).actions)
+        assert chunk.execute == one.config.execute
+    assert np.array_equal(one.runner().act(observation(3)), first.actions[: one.config.execute])
+
+
+def test_an_agent_acts_on_one_thread_whatever_torch_was_told(policy, tmp_path, monkeypatch) -> None:
+    made, counts = sealed(policy, tmp_path), []
+    sample = made.policy.sample
+
+    def counted(*arguments):
+        counts.append(torch.get_num_threads())
+        return sample(*arguments)
+
+    monkeypatch.setattr(made.policy, "sample", counted)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        made.act(observation())
+        made.threads = None
+        made.act(observation())
+        assert counts == [1, 3] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "format", "config", "absent"])
 def test_a_damaged_bundle_is_refused(policy, tmp_path, damage: str) -> None:
     sealed(policy, tmp_path)

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from vla.contracts import Chunk, EnvSpec, Observation, VlaError
 from vla.files import read_json, require_keys, sync_folder, write_atomically
 from vla.normalise import Normaliser
 from vla.provenance import file_sha256
+from vla.runner import Actor, Runner
+from vla.runner import noise_seed as seed_of
 
 FORMAT_VERSION = 1
 WEIGHTS, GOLDEN = "model.safetensors", "golden.safetensors"
@@ -35,8 +38,8 @@ class AgentError(VlaError):
     """A bundle that is missing, damaged, or of another format."""
 
 
-class Agent:
-    """What acts. Load one with ``vla.agent.load``.
+class Agent(Actor):
+    """What acts. Load one with ``vla.agent.load``, and let it act with ``runner``.
 
     Args:
         policy: the network, a torch Module with ``config`` and ``sample``; put into evaluation mode.
@@ -45,7 +48,14 @@ class Agent:
         policy_name: the policy's name in the registry, e.g. ``flow``.
         provenance: where it comes from: recipe, commit, data hash, seeds, steps, scores.
         name: for messages and reports.
+
+    Attributes:
+        execute: how many actions of each chunk should be played before it is asked again.
+        threads: of torch, while it acts on the CPU. Our networks are small: waking others for each operation takes
+            longer than what they save, and very much longer where the cores have other work. None leaves torch's.
     """
+
+    threads: int | None = 1
 
     def __init__(
         self,
@@ -65,9 +75,23 @@ class Agent:
         self.hash = ""
         self.golden: dict[str, torch.Tensor] | None = None
         self._golden_instruction = ""
+        self._asked = 0
 
-    def act(self, observation: Observation, noise_seed: int = 0) -> Chunk:
-        """The chunk for one observation. The same observation and seed give the same chunk."""
+    def runner(self, seed: int = 0, **more: Any) -> Runner:
+        """What plays one episode, or drives one robot, as ``vla eval`` does; ``more`` goes to ``vla.runner.Runner``."""
+        return Runner(self, seed, **more)
+
+    def act(self, observation: Observation, noise_seed: int | None = None) -> Chunk:
+        """The chunk for one observation, of which ``Chunk.execute`` actions should be played.
+
+        Args:
+            observation: checked against the agent's spec.
+            noise_seed: fixes the noise that the sampler starts from: the same observation and seed give the same
+                chunk. None takes the next of a fixed sequence, since an agent that starts from the same noise at each
+                decision gets stuck.
+        """
+        if noise_seed is None:
+            noise_seed, self._asked = seed_of(0, self._asked), self._asked + 1
         return self.act_batch([observation], [noise_seed])[0]
 
     @torch.inference_mode()
@@ -92,9 +116,10 @@ class Agent:
         batch["instruction"] = [o.instruction for o in observations]
         shape = (self.config.chunk, len(self.spec.action))
         noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in noise_seeds])
-        answer = self.policy.sample(self.normaliser.encode(batch), noise.to(self.device))
-        actions = self.normaliser.decode(answer, batch["state"]).float().cpu().numpy()
-        return [Chunk(a, self.spec.dt, o.time) for a, o in zip(actions, observations, strict=True)]
+        with _threads(self.threads if self.device.type == "cpu" else None):
+            answer = self.policy.sample(self.normaliser.encode(batch), noise.to(self.device))
+            actions = self.normaliser.decode(answer, batch["state"]).float().cpu().numpy()
+        return [Chunk(a, self.spec.dt, o.time, self.execute) for a, o in zip(actions, observations, strict=True)]
 
     def save(self, folder: str | Path, golden: Observation, half: bool = True) -> Path:
         """Write the bundle, atomically. With ``half``, weights are stored (and used from now on) in float16.
@@ -115,7 +140,7 @@ class Agent:
         weights |= {f"statistics.{k}": v.cpu() for k, v in self.normaliser.tensors().items()}
         self.golden = {f"images.{name}": torch.from_numpy(image) for name, image in golden.images.items()}
         self.golden["state"] = torch.from_numpy(golden.state.astype(np.float32))
-        self.golden["actions"] = torch.from_numpy(self.act(golden).actions)
+        self.golden["actions"] = torch.from_numpy(self.act(golden, 0).actions)
         self._golden_instruction = golden.instruction
         hashes = {}
         for name, tensors in ((WEIGHTS, weights), (GOLDEN, self.golden)):
@@ -151,7 +176,21 @@ class Agent:
             raise AgentError(f"agent '{self.name}' carries no golden trace")
         images = {c.name: self.golden[f"images.{c.name}"].numpy() for c in self.spec.cameras}
         observation = Observation(images, self.golden["state"].numpy(), self._golden_instruction)
-        return float(np.abs(self.act(observation).actions - self.golden["actions"].numpy()).max())
+        return float(np.abs(self.act(observation, 0).actions - self.golden["actions"].numpy()).max())
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Torch with so many threads while the block runs; None changes nothing."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def load(path: str | Path, device: str | None = None) -> Agent:

@@ -241,12 +241,14 @@ class Observation:
         state: float32 (S,), SI units, in the order of ``EnvSpec.state``.
         instruction: what the robot is asked to do, in any language.
         time: seconds since the episode began.
+        stale: whether the images may show an earlier scene: of what is decided on them, one action should be played.
     """
 
     images: dict[str, np.ndarray]
     state: np.ndarray
     instruction: str
     time: float = 0.0
+    stale: bool = False
 
     def check(self, spec: EnvSpec) -> None:
         """Raise BadObservationError unless this observation is what ``spec`` promises."""
@@ -276,11 +278,13 @@ class Chunk:
         actions: float32 (H, A), absolute, in SI units, in the order of ``EnvSpec.action``.
         dt: seconds between two actions.
         time: the time of the observation that this chunk answers, in seconds.
+        execute: how many of the actions the policy would have played before it looks again; None for all of them.
     """
 
     actions: np.ndarray
     dt: float
     time: float = 0.0
+    execute: int | None = None
 
 
 @dataclass
@@ -364,7 +368,7 @@ class Env(Protocol):
 
     An env class with a line ``ARGUMENT = "task"`` takes what follows the colon in ``--env metaworld:reach-v3`` as that
     argument of its constructor. An info of ``reset`` with ``stale`` true says that the first picture may show an
-    earlier scene: of what is decided on it, only one action should be played.
+    earlier scene; ``observe`` then says so too.
     """
 
     env_spec: EnvSpec

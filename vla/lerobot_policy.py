@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 
 from vla.contracts import Chunk, EnvSpec, Observation, VlaError
 from vla.provenance import file_sha256
+from vla.runner import Actor
 
 _IMAGE, _IMAGES, _STATE = "observation.image", "observation.images.", "observation.state"
 
 
-class LeRobotPolicy:
+class LeRobotPolicy(Actor):
     """A pretrained LeRobot policy as an agent for ``vla.rollout``.
 
     LeRobot's files do not say what the entries of state and action mean, nor their units, nor the time between two
@@ -88,7 +90,7 @@ class LeRobotPolicy:
         policy.reset()
         return _Episode(self, policy)
 
-    def act_batch(self, observations: list[Observation], noise_seeds: list[int]) -> list[Chunk]:
+    def act_batch(self, observations: Sequence[Observation], noise_seeds: Sequence[int]) -> list[Chunk]:
         """The first action of an episode that begins with each observation; see ``begin`` for the others."""
         return [self.begin().act_batch([o], [s])[0] for o, s in zip(observations, noise_seeds, strict=True)]
 
@@ -113,7 +115,7 @@ class _Episode:
     def __init__(self, owner: LeRobotPolicy, policy: Any) -> None:
         self._owner, self._policy = owner, policy
 
-    def act_batch(self, observations: list[Observation], noise_seeds: list[int]) -> list[Chunk]:
+    def act_batch(self, observations: Sequence[Observation], noise_seeds: Sequence[int]) -> list[Chunk]:
         """The next action, for the one observation of this step."""
         return [self._owner.next(self._policy, o, s) for o, s in zip(observations, noise_seeds, strict=True)]
 

@@ -18,16 +18,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from vla.chunking import Chunking, RecedingHorizon
-from vla.contracts import Chunk, EnvSpec, Observation, VlaError
-from vla.latency import DelayedChunking, hold_still
+from vla.chunking import Chunking
+from vla.contracts import EnvSpec, Observation, VlaError
 from vla.parallel import SlotPool, WorkerDied
 from vla.player import EpisodePlayer, EpisodeRequest, EpisodeResult, Turn
-from vla.sensors import NoisySensors
+from vla.runner import Actor, Runner, noise_seed
 
 __all__ = [
     "Actor",
@@ -39,20 +38,6 @@ __all__ = [
     "noise_seed",
     "run_episodes",
 ]
-
-
-class Actor(Protocol):
-    """What the loop needs of an agent. ``vla.agent.Agent`` has it; so may anything else that acts.
-
-    One that remembers what it saw has ``begin()`` too, which gives something with an ``act_batch`` for one episode.
-    """
-
-    spec: EnvSpec
-    name: str
-
-    def act_batch(self, observations: list[Observation], noise_seeds: list[int]) -> list[Chunk]:
-        """One chunk for each observation."""
-        ...
 
 
 ALL_RAISED = 5  # episodes at least, and one for each slot: an env that raised in all of them is not asked again
@@ -111,17 +96,8 @@ ObservationFilter = Callable[[Observation, EpisodeRequest], Observation]
 @dataclass
 class _Running:
     request: EpisodeRequest
-    chunking: Chunking
+    runner: Runner
     observation: Observation
-    sensors: NoisySensors | None = None
-    memory: Any = None
-    step: int = 0
-    decisions: int = 0
-
-
-def noise_seed(episode_seed: int, decision: int) -> int:
-    """The seed of a decision's noise, 0 to 2**63 - 1: from the episode's seed and the decision's number alone."""
-    return int(np.random.SeedSequence((episode_seed, decision)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def run_episodes(
@@ -168,13 +144,11 @@ def run_episodes(
     """
     if not episodes:
         return []
-    steps_per_chunk = execute or getattr(agent, "execute", None) or 8
-    make_chunking = chunking or partial(RecedingHorizon, steps_per_chunk)
     slots = min(slots, len(episodes))
     queues = {slot: deque(episodes[slot::slots]) for slot in range(slots)}
     timing = timing if timing is not None else Timing()
     finished = _known(queues, earlier)
-    past = {} if hasattr(agent, "begin") else _past(episodes, finished, slots)
+    past = _past(episodes, finished, slots) if agent.begin() is agent else {}
     running: dict[int, _Running] = {}
     begun = time.perf_counter()
 
@@ -191,10 +165,12 @@ def run_episodes(
             if turn.observation is None:
                 continue
             if slot in running:
-                running[slot].step += turn.steps
+                running[slot].runner.step += turn.steps
                 running[slot].observation = turn.observation
             else:
-                running[slot] = _begin(agent, queues[slot][0], turn.observation, make_chunking(), spec)
+                request = queues[slot][0]
+                runner = Runner(agent, request.seed, execute, chunking and chunking(), request.perturb)
+                running[slot] = _Running(request, runner, turn.observation)
 
     factory = partial(EpisodePlayer, env_name, env_options or {}, record_frames)
     with SlotPool(factory, slots, workers) as pool:
@@ -214,7 +190,7 @@ def run_episodes(
                 filler = next(iter(running.values())).observation
                 awake = {slot: one for slot, one in sorted(running.items()) if slot not in ghosts}
                 if awake or set(ghosts.values()) - told:
-                    orders = _decide(agent, awake, spec, observation_filter, timing, ghosts, filler)
+                    orders = _decide(agent, awake, observation_filter, timing, ghosts, filler)
                     timer = time.perf_counter()
                     turns = pool.call({s: ("advance", a, _second(queues[s])) for s, a in orders.items()})
                     _account(timing, turns, pool.workers, time.perf_counter() - timer)
@@ -269,23 +245,9 @@ def _require_some_unraised(
         raise VlaError(f"env {env_name} failed in {which}; in episode {result.index}, seed {result.seed}, it {problem}")
 
 
-def _begin(
-    agent: Actor, request: EpisodeRequest, observation: Observation, chunking: Chunking, spec: EnvSpec
-) -> _Running:
-    sensors, harder = None, request.perturb
-    if "latency" in harder:
-        still = hold_still(spec, observation)
-        chunking = DelayedChunking(chunking, harder["latency"], spec.dt, request.seed, still)
-    if "noise" in harder:
-        sensors = NoisySensors(spec, harder["noise"], request.seed)
-    memory = agent.begin() if hasattr(agent, "begin") else None
-    return _Running(request, chunking, observation, sensors, memory)
-
-
 def _decide(
     agent: Actor,
     awake: dict[int, _Running],
-    spec: EnvSpec,
     observation_filter: ObservationFilter | None,
     timing: Timing,
     ghosts: Mapping[int, str],
@@ -295,15 +257,14 @@ def _decide(
 
     The rows of ``ghosts``, slot to sentence, see the ``filler``, and their answers are thrown away.
     """
-    observations = {
-        slot: one.sensors(one.observation) if one.sensors else one.observation for slot, one in awake.items()
-    }
+    observations = {slot: one.runner.see(one.observation) for slot, one in awake.items()}
     if observation_filter is not None:
         observations = {slot: observation_filter(seen, awake[slot].request) for slot, seen in observations.items()}
-    seeds = {slot: noise_seed(one.request.seed, one.decisions) for slot, one in awake.items()}
+    seeds = {slot: one.runner.noise_seed for slot, one in awake.items()}
     timer = time.perf_counter()
-    if hasattr(agent, "begin"):
-        chunks = {slot: one.memory.act_batch([observations[slot]], [seeds[slot]])[0] for slot, one in awake.items()}
+    if any(one.runner.actor is not agent for one in awake.values()):
+        ask = {slot: one.runner.actor.act_batch for slot, one in awake.items()}
+        chunks = {slot: ask[slot]([observations[slot]], [seeds[slot]])[0] for slot in awake}
     else:
         rows = sorted([*awake, *ghosts])
         seen = [observations[slot] if slot in awake else replace(filler, instruction=ghosts[slot]) for slot in rows]
@@ -317,17 +278,7 @@ def _decide(
     timing.decisions += len(chunks)
     if timing.sample is None:
         timing.sample, timing.first_round = next(iter(observations.values())), (timing.decisions, timing.policy_s)
-    orders = {}
-    for slot, chunk in chunks.items():
-        if chunk.actions.ndim != 2 or chunk.actions.shape[1] != len(spec.action):
-            raise VlaError(
-                f"agent {agent.name} gave a chunk of shape {chunk.actions.shape}; "
-                f"env {spec.name} takes actions of {len(spec.action)} entries"
-            )
-        one = awake[slot]
-        one.decisions += 1
-        orders[slot] = one.chunking.play(chunk, one.step)
-    return orders
+    return {slot: awake[slot].runner.push(chunk) for slot, chunk in chunks.items()}
 
 
 def _account(timing: Timing, turns: dict[int, Turn], workers: int, seconds: float) -> None:

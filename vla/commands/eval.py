@@ -320,7 +320,9 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
     torch.set_num_threads(threads or (available_cpus() if theirs else 1))
     if theirs:
         return LeRobotPolicy(str(name).removeprefix(LEROBOT), spec_of(config.env, config.env_options), config.device)
-    return load(name or shipped_agent(split_argument(config.env)[0]), config.device)
+    agent = load(name or shipped_agent(split_argument(config.env)[0]), config.device)
+    agent.threads = threads or 1
+    return agent
 
 
 def _parser() -> argparse.ArgumentParser:
