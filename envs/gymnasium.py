@@ -7,11 +7,9 @@ part of an id before the slash is tried as a module too. ``envs/gymnasium_layout
 from __future__ import annotations
 
 import contextlib
-import difflib
-import importlib
-import os
+import math
 import string
-import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gymnasium
@@ -19,18 +17,19 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.gymnasium_layout import DECLARED, Declared, Layout
-from vla import gl
+from envs.gymnasium_make import checked_step, find, make, observation_of_reset, truth, try_out
+from envs.gymnasium_pictures import PictureForm, told
+from envs.gymnasium_random import OwnRandomness
 from vla.contracts import (
+    BadObservationError,
     CameraSpec,
     EnvSpec,
     Expert,
-    MissingExtraError,
     NoExpertError,
     Observation,
     StepResult,
     VlaError,
 )
-from vla.registry import UnknownNameError, require_typed
 
 _OPTIONS = ("split", "language", "instruction")
 _SUCCESS = ("is_success", "success")
@@ -40,14 +39,23 @@ class GymnasiumEnv(gymnasium.Env):
     """A gymnasium env, as ``vla.contracts.Env`` describes an env. Units and meaning of state and action are its own.
 
     Actions are passed on as they are. Most such envs draw their pictures in every step, so ``play`` is as slow as
-    their rendering. Success is the env's own ``is_success`` or ``success`` in the info of any step; where it has
-    neither, the return (the sum of rewards) must reach ``reward_threshold``. It ends the episode. No env of this kind
-    says what is held out: the split is a label, and only the seeds of training and evaluation never meet.
+    their rendering. Success is the env's own ``is_success`` or ``success`` in the info of any step; a step without
+    either means not yet, unless the return (the sum of rewards) reaches ``reward_threshold``. It ends the episode. No
+    env of this kind says what is held out: the split is a label, and only the seeds of training and evaluation never
+    meet. Each env has the global random generators for itself, seeded at each reset: many draw from them.
+
+    Nothing that the env gives is taken on trust. It is tried out once in each process, in an env of its own: what
+    breaks gymnasium's promises there is refused, and what does later is an error of that episode.
+
+    Attributes:
+        reading: one line that says what of an observation is used as what, and what is not.
 
     Args:
         env_id: a gymnasium id such as ``gym_pusht/PushT-v0``, or ``module:id``.
         instruction: the task in words; the declared one (see ``DECLARED``), or the id, if not given.
         state, action: names of the dimensions, split by commas, where they are to be called as an agent calls them.
+        parts: names of the parts of the observation to use, split by commas, e.g. ``pixels/top,agent_pos``; if not
+            given, what ``Layout.of`` takes.
         dt: seconds between two actions; ``1 / metadata["render_fps"]`` if not given.
         episode_steps: the most actions of an episode; gymnasium's ``max_episode_steps`` if not given.
         reward_threshold: the return that counts as success; gymnasium's own if not given.
@@ -57,7 +65,7 @@ class GymnasiumEnv(gymnasium.Env):
     Raises:
         MissingExtraError: the env's package is not installed.
         UnknownNameError: gymnasium knows no such id.
-        VlaError: the env has no pixels, no box of actions, or does not say what it must.
+        VlaError: the env has no pixels, no box of actions, does not say what it must, or breaks gymnasium's promises.
     """
 
     ARGUMENT = "env_id"
@@ -69,6 +77,7 @@ class GymnasiumEnv(gymnasium.Env):
         instruction: str = "",
         state: str = "",
         action: str = "",
+        parts: str = "",
         dt: float | None = None,
         episode_steps: int | None = None,
         reward_threshold: float | None = None,
@@ -77,33 +86,47 @@ class GymnasiumEnv(gymnasium.Env):
     ) -> None:
         if not env_id:
             raise VlaError("which gymnasium env? Write it after a colon, e.g. gymnasium:gym_pusht/PushT-v0")
-        known = _find(env_id)
+        _require_positive("dt", dt, int | float)
+        _require_positive("episode_steps", episode_steps, int)
+        if reward_threshold is not None and not _is_number(reward_threshold):
+            raise VlaError(f"--env-option reward_threshold must be a number, and is {reward_threshold!r}")
+        known = find(env_id)
         declared = DECLARED.get(known.id, Declared(""))
         self.env_id, self.render_mode, self._full_reward = known.id, render_mode, declared.full_reward
-        self._inner = _make(known, {**declared.options, **options}, episode_steps)
+        options = {**declared.options, **options}
+        if episode_steps is not None:
+            options["max_episode_steps"] = episode_steps
+        self._randomness = OwnRandomness()
+        with self._randomness.in_use():
+            self._inner = make(known, options)
         try:
-            actions, self._layout = self._inner.action_space, Layout.of(self._inner.observation_space)
-            if not isinstance(actions, spaces.Box) or len(actions.shape) != 1:
+            actions = self._box = self._actions()
+            self._layout = Layout.of(self._inner.observation_space, parts)
+            draws = not self._layout.cameras  # the picture comes from render()
+            if draws and self._inner.render_mode != "rgb_array":
                 raise VlaError(
-                    f"{self.env_id} takes actions of {actions}; what can be played is a box of one dimension"
+                    f"{self.env_id} has no pixels: no picture in its observation {self._inner.observation_space}, and "
+                    "no render mode rgb_array"
                 )
-            self._drawn = not self._layout.cameras  # the picture comes from render()
-            cameras = self._layout.cameras or (self._camera_of_render(),)
-            self._dt, steps = dt or self._own_dt(), self._inner.spec.max_episode_steps  # type: ignore[union-attr]
-            if steps is None:
+            steps: Any = getattr(self._inner.spec, "max_episode_steps", None)
+            if steps is None or steps < 1:
                 raise VlaError(f"{self.env_id} has no end of its own: give one with --env-option episode_steps=300")
+            self._dt = dt or self._own_dt()
+            self._trial = try_out(known, options, self._layout, draws)
         except BaseException:
-            self._inner.close()
+            self.close()
             raise
-        known_threshold = known.reward_threshold
-        self._threshold = known_threshold if reward_threshold is None else reward_threshold
+        drawn = self._trial.drawn
+        cameras = (CameraSpec("render", *drawn.size),) if drawn else self._layout.cameras
+        self.reading = f"{known.id}: " + ("camera render from render(); " if drawn else "") + str(self._layout)
+        self._threshold = known.reward_threshold if reward_threshold is None else reward_threshold
         self._own_instruction = instruction or declared.instruction or known.id
         size = len(self._layout.low)
         self.env_spec = EnvSpec(
             name=known.id,
             cameras=cameras,
             state=_names("state", state, declared.state, size),
-            action=_names("action", action, declared.action, actions.shape[0]),
+            action=_names("action", action, declared.action, actions.low.size),
             dt=self._dt,
             episode_steps=steps,
         )
@@ -114,28 +137,24 @@ class GymnasiumEnv(gymnasium.Env):
                 "instruction": spaces.Text(max_length=1000, min_length=1, charset=string.printable),
             }
         )
-        self.action_space = spaces.Box(actions.low.astype(np.float32), actions.high.astype(np.float32))
-        self.metadata = {**self.metadata, "render_fps": round(1 / self._dt)}  # type: ignore[misc]
+        low, high = (end.astype(np.float32).ravel() for end in (actions.low, actions.high))
+        self.action_space = spaces.Box(low, high)
+        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / self._dt))}  # type: ignore[misc]
         self._seen: Any = None
 
-    def _camera_of_render(self) -> CameraSpec:
-        if self._inner.render_mode != "rgb_array":
-            raise VlaError(
-                f"{self.env_id} has no pixels: no picture in its observation {self._inner.observation_space}, and no "
-                "render mode rgb_array"
-            )
-        self._inner.reset(seed=0)
-        return CameraSpec("render", *self._picture().shape[:2])
-
-    def _picture(self) -> np.ndarray:
-        drawn: Any = self._inner.render()
-        return np.array(drawn, dtype=np.uint8)
+    def _actions(self) -> Any:
+        """The box of actions. Raises VlaError where actions are something else."""
+        space: Any = self._inner.action_space
+        if not isinstance(space, spaces.Box) or space.dtype.kind not in "fiu" or not space.shape:
+            raise VlaError(f"{self.env_id} takes actions of {space}; what can be played is a box of numbers")
+        return space
 
     def _own_dt(self) -> float:
-        rate = self._inner.metadata.get("render_fps")
-        if not rate:
+        rate: Any = (self._inner.metadata or {}).get("render_fps")
+        if not _is_number(rate) or rate <= 0:
             raise VlaError(
-                f"{self.env_id} does not say how fast it runs: give seconds a step, e.g. --env-option dt=0.1"
+                f"{self.env_id} does not say how fast it runs (render_fps is {rate!r}): give seconds a step, e.g. "
+                "--env-option dt=0.1"
             )
         return 1 / rate
 
@@ -156,9 +175,11 @@ class GymnasiumEnv(gymnasium.Env):
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         super().reset(seed=seed)
-        self._seen, _ = self._inner.reset(seed=seed)
+        self._randomness.seed(seed)
+        with self._randomness.in_use():
+            self._seen = observation_of_reset(self.env_id, self._inner.reset(seed=seed % self._trial.seeds))
         self.instruction = options.get("instruction", self._own_instruction)
-        self._steps, self._return, self._succeeded = 0, 0.0, False
+        self._steps, self._return, self._succeeded, self._told = 0, 0.0, False, False
         info = {
             "instruction": self.instruction,
             "language": "en",
@@ -175,35 +196,46 @@ class GymnasiumEnv(gymnasium.Env):
         return self._raw_observation(), result.reward, result.terminated, result.truncated, result.info
 
     def play(self, action: np.ndarray) -> StepResult:
-        """Carry out one action (A,). Raises VlaError, and moves nothing, if it is not finite.
+        """Carry out one action (A,). Whole numbers, where the env wants such, are the nearest ones in its bounds.
 
         ``terminated`` also where the env ends the episode without success. ``progress`` is the share of a full
         reward, or of the threshold that the return has reached, and 1 after success.
+
+        Raises VlaError, and moves nothing, if the action is not finite; and where the env breaks gymnasium's promises,
+        or has told nothing of success in a whole episode.
         """
         if self._seen is None:
             raise VlaError(f"{self.env_id}: call reset before the first step")
-        box: Any = self._inner.action_space
-        action = np.asarray(action, dtype=box.dtype)
-        if action.shape != box.shape or not np.isfinite(action).all():
-            raise VlaError(f"{self.env_id}: an action is {box.shape[0]} finite numbers, and was {action.tolist()}")
-        self._seen, gained, terminated, truncated, facts = self._inner.step(action)
-        reward = float(gained)
+        box, size = self._box, self._box.low.size
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (size,) or not np.isfinite(action).all():
+            raise VlaError(f"{self.env_id}: an action is {size} finite numbers, and was {action.tolist()}")
+        action = action.reshape(box.shape)
+        if box.dtype.kind in "iu":
+            action = np.clip(np.rint(action), box.low, box.high)
+        with self._randomness.in_use():
+            given = self._inner.step(action.astype(box.dtype))
+        self._seen, reward, terminated, truncated, facts = checked_step(self.env_id, given)
         self._steps += 1
         self._return += reward
-        self._succeeded = self._succeeded or self._is_success(facts)
-        info = {"success": self._succeeded, "progress": self._progress(reward), "reward_terms": {"reward": reward}}
-        return StepResult(reward, bool(terminated) or self._succeeded, bool(truncated), info)
-
-    def _is_success(self, facts: dict[str, Any]) -> bool:
-        for name in _SUCCESS:
-            if name in facts:
-                return bool(facts[name])
-        if self._threshold is None:
+        self._succeeded = self._is_success(facts) or self._succeeded
+        ended = terminated or truncated
+        if ended and not self._succeeded and not self._told and self._threshold is None:
             raise VlaError(
-                f"{self.env_id} does not tell success: its info has neither {' nor '.join(_SUCCESS)}; say which sum of "
-                "rewards counts, e.g. --env-option reward_threshold=100"
+                f"{self.env_id} does not tell success: its info had neither {' nor '.join(_SUCCESS)} in a whole "
+                "episode; say which sum of rewards counts, e.g. --env-option reward_threshold=100"
             )
-        return self._return >= self._threshold
+        info = {"success": self._succeeded, "progress": self._progress(reward), "reward_terms": {"reward": reward}}
+        return StepResult(reward, terminated or self._succeeded, truncated, info)
+
+    def _is_success(self, facts: Mapping[str, Any]) -> bool:
+        """Whether this step's info tells success, or else the return does. Many envs tell it at the end alone."""
+        for name in _SUCCESS:
+            there = truth(facts.get(name), f"step() of {self.env_id}: info['{name}']")
+            if there is not None:
+                self._told = True
+                return there
+        return not self._told and self._threshold is not None and self._return >= self._threshold
 
     def _progress(self, reward: float) -> float:
         if self._succeeded:
@@ -214,9 +246,23 @@ class GymnasiumEnv(gymnasium.Env):
         return float(np.clip(reached, 0.0, 1.0))
 
     def observe(self) -> Observation:
-        """The present observation. Arrays are fresh at each call."""
-        images = {"render": self._picture()} if self._drawn else self._layout.read_images(self._seen)
-        return Observation(images, self._layout.read_state(self._seen), self.instruction, self._steps * self._dt)
+        """The present observation. Arrays are fresh at each call.
+
+        Raises BadObservationError where it is not what the env promised: pictures, shapes, finite numbers.
+        """
+        images = self._layout.read_images(self._seen, self.env_id)
+        if self._trial.drawn:
+            images = {"render": self._picture(self._trial.drawn)}
+        state = self._layout.read_state(self._seen, self.env_id)
+        return Observation(images, state, self.instruction, self._steps * self._dt)
+
+    def _picture(self, form: PictureForm | None) -> np.ndarray:
+        with self._randomness.in_use():
+            drawn: Any = self._inner.render()
+        form, what = form or PictureForm.of_array(drawn), f"render() of {self.env_id}"
+        if form is None:
+            raise BadObservationError(f"{what} gave {told(drawn)} where a picture (height, width, 3) was wanted")
+        return form.read(drawn, what)
 
     def _raw_observation(self) -> dict[str, Any]:
         seen = self.observe()
@@ -227,7 +273,7 @@ class GymnasiumEnv(gymnasium.Env):
         if self.render_mode != "rgb_array":
             return None
         if self._inner.render_mode == "rgb_array":
-            return self._picture()
+            return self._picture(self._trial.drawn)
         return self.observe().images[self.env_spec.cameras[0].name]
 
     def points(self) -> dict[str, np.ndarray]:
@@ -241,59 +287,19 @@ class GymnasiumEnv(gymnasium.Env):
         )
 
     def close(self) -> None:
-        """Close the env."""
-        self._inner.close()
+        """Close the env. What goes wrong there costs nothing that was measured."""
+        with contextlib.suppress(Exception):
+            self._inner.close()
 
 
-def _find(env_id: str) -> Any:
-    """Gymnasium's own record of an env, its package imported if need be."""
-    module, _, name = env_id.rpartition(":")
-    package = module or name.rpartition("/")[0]
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it would greet on the terminal
-    with contextlib.suppress(VlaError):  # not every env draws with OpenGL
-        gl.choose_backend()  # before anything imports mujoco
-    if name not in gymnasium.registry and package.replace(".", "_").isidentifier():
-        if package not in {known.partition("/")[0] for known in DECLARED}:
-            require_typed(f"gymnasium:{env_id}", f"the package {package} of the env '{env_id}'")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the package's own making
-                importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            _refuse_missing(name, package, error)
-    if name in gymnasium.registry:
-        return gymnasium.registry[name]
-    near = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.5)
-    guess = f"the nearest are {', '.join(near)}" if near else f"it knows {len(gymnasium.registry)} others"
-    raise UnknownNameError(f"gymnasium knows no env '{name}'; {guess}; one of another package is written module:id")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _refuse_missing(name: str, package: str, error: ModuleNotFoundError) -> None:
-    """Say how to install what is missing; say nothing where ``package`` was only a guess and there is no such thing."""
-    extras = {known.partition("/")[0]: declared.extra for known, declared in DECLARED.items()}
-    if package in extras:
-        missing = f"the env {name} needs the package {error.name}, which is not installed here"
-        raise MissingExtraError(f"{missing}: uv sync --extra {extras[package]}") from error
-    if error.name != package.partition(".")[0]:
-        raise VlaError(f"the env {name} needs the package {error.name}, which is not installed here") from error
-
-
-def _make(known: Any, options: dict[str, Any], episode_steps: int | None) -> gymnasium.Env:
-    """The env itself, with pictures if it can draw any."""
-    if episode_steps is not None:
-        options = {**options, "max_episode_steps": episode_steps}
-    creator = known.entry_point
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            creator = creator if callable(creator) else gymnasium.envs.registration.load_env_creator(creator)
-            if "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ()):
-                options = {"render_mode": "rgb_array", **options}
-            return gymnasium.make(known, disable_env_checker=True, **options)
-    except ImportError as error:  # gymnasium's own envs ask for pygame, mujoco, … so
-        raise VlaError(f"the env {known.id} cannot be made: {str(error).splitlines()[0]}") from error
-    except (TypeError, ValueError, gymnasium.error.Error) as error:
-        raise VlaError(f"the env {known.id} does not take {options}: {str(error).splitlines()[0]}") from error
+def _require_positive(name: str, value: Any, kind: Any) -> None:
+    if value is not None and not (_is_number(value) and isinstance(value, kind) and value > 0):
+        what = "a whole number" if kind is int else "a number"
+        raise VlaError(f"--env-option {name} must be {what} above 0, and is {value!r}")
 
 
 def _names(what: str, given: str, declared: tuple[str, ...], size: int) -> tuple[str, ...]:
