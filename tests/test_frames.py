@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vla.frames
+from tests.fake_env import DotEnv
+from vla.cache_files import sweep
 from vla.contracts import VlaError
 from vla.dataset import Recorded
+from vla.dataset_files import read_parquet, read_texts
 from vla.frames import FrameCache, Windows
 from vla.record import RecordSettings, record
 
@@ -186,3 +193,204 @@ def test_windows_begin_in_the_experts_turn_and_end_with_it(dataset: Path, tmp_pa
     end = int(cache.bounds[1])
     assert batch["valid"].sum(dim=1).tolist() == [2, 1, min(6, end - 5)]
     np.testing.assert_array_equal(batch["actions"][0, 2:].numpy(), np.tile(cache.columns["action"][1], (4, 1)))
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = run(tmp_path_factory.mktemp("filmed") / "dots", 2, "h264")
+    FrameCache.build(root, progress=False)
+    return root
+
+
+def flip(file: Path, share: float) -> None:
+    """Change one bit of a file, that far into it."""
+    data = bytearray(file.read_bytes())
+    data[min(int(len(data) * share), len(data) - 1)] ^= 4
+    file.write_bytes(data)
+
+
+DAMAGED = [
+    ("data/chunk-000/file-000.parquet", 0.3),
+    ("videos/observation.images.scene/chunk-000/file-000.mp4", 0.5),
+    ("meta/episodes/chunk-000/file-000.parquet", 0.5),
+    ("meta/tasks.parquet", 0.1),
+    ("meta/stats.json", 0.5),
+]
+
+
+@pytest.mark.parametrize(("name", "share"), DAMAGED)
+def test_one_changed_bit_of_a_recording_is_found(name: str, share: float, filmed: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(filmed, tmp_path / "dots"))
+    flip(copy / name, share)
+    with pytest.raises(VlaError, match=rf"{Path(name).name}.*damaged") as caught:
+        FrameCache.build(copy, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_vla_json_says_is_sealed(filmed: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(filmed, tmp_path / "dots"))
+    file = copy / "meta/vla.json"
+    file.write_text(file.read_text().replace('"dt": 0.1', '"dt": 0.2'))
+    with pytest.raises(VlaError, match=r"vla\.json is not as it was written: its hash differs"):
+        FrameCache.build(copy, progress=False)
+
+
+def test_a_recording_from_before_hashes_loads(filmed: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(filmed, tmp_path / "dots"))
+    file = copy / "meta/vla.json"
+    facts = json.loads(file.read_text())
+    del facts["files"], facts["sha256"]
+    file.write_text(json.dumps(facts))
+    before = FrameCache.build(copy, progress=False)
+    flip(copy / "meta/stats.json", 0.5)
+    assert FrameCache.build(copy, progress=False).fingerprint != before.fingerprint
+
+
+def test_pages_of_parquet_have_checksums(filmed: Path, tmp_path: Path) -> None:
+    """Where only the table is read, without the hashes: a bit in any page is seen."""
+    import pyarrow.parquet as pq
+
+    source = filmed / "data/chunk-000/file-000.parquet"
+    group = pq.read_metadata(source).row_group(0)
+    copy = tmp_path / "data.parquet"
+    for number in range(group.num_columns):
+        column = group.column(number)
+        shutil.copy(source, copy)
+        data = bytearray(copy.read_bytes())
+        data[column.data_page_offset + column.total_compressed_size // 2] ^= 4
+        copy.write_bytes(data)
+        try:
+            assert read_parquet(copy) == read_parquet(source), "a bit that no value depends on, or it is told"
+        except VlaError as error:
+            assert "damaged" in str(error)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda root: (root / "cache.json").unlink(),
+        lambda root: (root / "cache.json").write_text('{"format_version": 2}'),
+        lambda root: (root / "cache.json").write_bytes(b"\xff" + (root / "cache.json").read_bytes()),
+        lambda root: flip(root / "cache.json", 0.5),
+        lambda root: (root / "episode.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'\x1e" + bytes(200)),
+        lambda root: flip(root / "state.npy", 0.9),
+        lambda root: flip(root / "action.npy", 0.02),
+        lambda root: (root / "progress.npy").unlink(),
+        lambda root: flip(root / "frames.scene.npy", 0.5),
+        lambda root: shutil.copy(root / "frames.wrist.npy", root / "frames.scene.npy"),
+        lambda root: (root / "frames.wrist.npy").write_bytes((root / "frames.wrist.npy").read_bytes()[:-9]),
+    ],
+)
+def test_a_broken_cache_is_made_anew(
+    damage: Callable[[Path], Any], filmed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(filmed, tmp_path / "dots"))
+    damage(copy / ".cache/frames")
+    there = (copy / ".cache/frames/cache.json").exists()
+    made, right = FrameCache.build(copy), FrameCache.open(filmed / ".cache/frames")
+    for name in right.frames:
+        np.testing.assert_array_equal(made.frames[name], right.frames[name])
+    for name in right.columns:
+        np.testing.assert_array_equal(made.columns[name], right.columns[name])
+    assert ("decoded anew" in capsys.readouterr().err) == there
+    assert not list(copy.glob(".cache/*.tmp"))
+
+
+def test_a_picture_that_changes_later_is_not_trained_on(filmed: Path, tmp_path: Path) -> None:
+    """As where a disk loses a bit: the file's time of change does not tell."""
+    root = Path(shutil.copytree(filmed, tmp_path / "dots")) / ".cache/frames"
+    file, windows = root / "frames.scene.npy", Windows(FrameCache.open(root), 2)
+    before = file.stat()
+    flip(file, 0.5)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(VlaError, match=r"frames\.scene\.npy is damaged: picture \d+ .*--resume"):
+        for number in range(len(windows)):
+            windows.batch(np.array([number]), np.random.default_rng(0))
+    assert FrameCache.build(tmp_path / "dots", progress=False).pictures("scene", np.arange(len(windows))).any()
+
+
+def test_another_dataset_of_the_same_size_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.lerobot_data import make_dataset
+
+    root = tmp_path / "blocks"
+    make_dataset(root)
+    first = FrameCache.build(root, progress=False)
+    [file] = (root / "data").rglob("*.parquet")
+    shutil.copytree(root, tmp_path / "copied")
+    assert FrameCache.build(tmp_path / "copied").fingerprint == first.fingerprint
+    assert "decod" not in capsys.readouterr().err, "a copy is the same dataset"
+    import pandas
+
+    table = pandas.read_parquet(file)
+    table.assign(action=[-row for row in table["action"]]).to_parquet(file)
+    second = FrameCache.build(root)
+    np.testing.assert_array_equal(second.columns["action"], -first.columns["action"])
+    assert second.fingerprint != first.fingerprint and "decoded anew" in capsys.readouterr().err
+
+
+def test_what_a_killed_decode_left_is_removed(filmed: Path, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    copy = Path(shutil.copytree(filmed, tmp_path / "dots"))
+    shutil.rmtree(copy / ".cache/frames")
+    dead, alive = copy / ".cache/frames.1.tmp", copy / ".cache/frames.2.tmp"
+    for left in (dead, alive):
+        left.mkdir()
+        (left / "frames.scene.npy").write_bytes(bytes(1000))
+    with FileLock(alive / ".lock"):
+        FrameCache.build(copy, progress=False)
+        assert not dead.exists() and (alive / "frames.scene.npy").exists()
+    sweep(copy / ".cache/frames")
+    assert sorted(path.name for path in (copy / ".cache").iterdir()) == ["frames"]
+
+
+def test_a_dataset_that_cannot_be_written_keeps_its_frames_elsewhere(
+    filmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    copy = Path(shutil.copytree(filmed, tmp_path / "dots"))
+    can = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).startswith(str(copy)) and can(path, mode))
+    assert FrameCache.build(copy).root == copy / ".cache/frames", "what is there and fits is read"
+    shutil.rmtree(copy / ".cache")
+    cache = FrameCache.build(copy)
+    assert cache.root.parent.parent == tmp_path / "home/vla" and not (copy / ".cache").exists()
+    assert f"are kept in {cache.root}" in capsys.readouterr().err
+    assert FrameCache.build(copy).root == cache.root and "kept" not in capsys.readouterr().err
+    monkeypatch.setenv("VLA_CACHE", str(tmp_path / "named"))
+    assert FrameCache.build(copy, progress=False).root.parent.parent == tmp_path / "named"
+
+
+# --- pictures and rows ----------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_a_recording_belong_to_their_rows(tmp_path: Path) -> None:
+    """Each row's actions are played again, and what the env then shows is what the row holds."""
+    cache = FrameCache.build(run(tmp_path, 3, "h264"), progress=False)
+    facts, env = Recorded.open(tmp_path).episodes, DotEnv()
+    for row in range(len(cache)):
+        episode = int(cache.columns["episode"][row])
+        if cache.columns["frame"][row] == 0:
+            env.reset(seed=facts[episode]["seed"], options=facts[episode]["options"])
+        seen = env.observe()
+        np.testing.assert_array_equal(cache.columns["state"][row], seen.state)
+        assert cache.instructions[cache.columns["instruction"][row]] == facts[episode]["instruction"]
+        for camera in ("scene", "wrist"):
+            error = np.abs(cache.frames[camera][row].astype(int) - seen.images[camera])
+            assert error.mean() < 3 and (error.max(-1) > 60).mean() < 0.01
+        env.play(cache.columns["executed"][row])
+
+
+def test_two_datasets_keep_their_own_sub_instructions(cache: FrameCache, tmp_path: Path) -> None:
+    """Their indices differ; each window's sentence is that of its own dataset."""
+    env = "tests.fake_env:DotEnv"
+    record(RecordSettings(env, tmp_path, 4, seed=7, video_format="images", workers=1), show=False)
+    other = FrameCache.build(tmp_path, progress=False)
+    assert other.sub_instructions != cache.sub_instructions
+    for one, root in ((cache, cache.root.parent.parent), (other, tmp_path)):
+        texts = read_texts(sorted(root.glob("data/*/*.parquet")), "sub_instruction")
+        drawn = Windows(one, 2, 1.0).batch(np.arange(len(one)), np.random.default_rng(0))["instruction"]
+        assert drawn == texts

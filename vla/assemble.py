@@ -13,6 +13,7 @@ import numpy as np
 
 from vla.contracts import EnvSpec, VlaError
 from vla.dataset import ARRAYS, EPISODES_JSONL, FORMAT_VERSION, VLA_JSON, features, frames_per_second
+from vla.dataset_hashes import hash_files, sealed
 from vla.dataset_stats import from_array, from_histogram
 from vla.episodes import DamagedShardError, Shard, blobs
 from vla.files import sync_file, sync_folder
@@ -100,7 +101,7 @@ class _Assembly:
                 table, row = self._episode(number, shard.facts, arrays)
                 for camera, joiner in joiners.items():
                     row |= joiner.append(blobs(arrays, camera)[0], len(arrays["state"]), shard.path)
-                writer = writer or pq.ParquetWriter(data, table.schema)
+                writer = writer or pq.ParquetWriter(data, table.schema, write_page_checksum=True)
                 writer.write_table(table)
                 self._rows.append(row)
                 self._lines.append({"episode_index": number, **shard.facts})
@@ -159,9 +160,9 @@ class _Assembly:
         table = pa.Table.from_pylist(self._rows)
         file = meta / "episodes" / f"{FILE.format(0, 0)}.parquet"
         file.parent.mkdir(parents=True)
-        pq.write_table(table, file)
+        pq.write_table(table, file, write_page_checksum=True)
         tasks = pd.DataFrame({"task_index": range(len(self._tasks))}, index=pd.Index(list(self._tasks), name="task"))
-        tasks.to_parquet(meta / "tasks.parquet")
+        tasks.to_parquet(meta / "tasks.parquet", write_page_checksum=True)
         stats = {name: from_array(np.concatenate(parts)) for name, parts in self._columns.items()}
         stats |= {name: from_histogram(counts) for name, counts in self._histograms.items()}
         _write_json(meta / "stats.json", stats)
@@ -186,7 +187,7 @@ class _Assembly:
         lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines]
         (self._root / EPISODES_JSONL).write_text("".join(lines), encoding="utf-8")
         document = {"format_version": FORMAT_VERSION, "env_spec": self._spec.to_dict(), **facts}
-        _write_json(self._root / VLA_JSON, document)
+        _write_json(self._root / VLA_JSON, sealed(document | {"files": hash_files(self._root)}))
 
 
 class _VideoJoiner:

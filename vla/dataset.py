@@ -325,7 +325,7 @@ def _read_tasks(path: Path) -> list[str]:
     if "task_index" not in table.column_names or not named:
         raise VlaError(f"{path} lacks the column '{'task' if named == [] else 'task_index'}'")
     indices = table.column("task_index").to_pylist()
-    texts = table.column("task" if "task" in named else named[0]).to_pylist()
-    if sorted(indices, key=str) != sorted(range(len(indices)), key=str) or not all(isinstance(t, str) for t in texts):
+    texts = read_texts([path], "task" if "task" in named else named[0])
+    if sorted(indices, key=str) != sorted(range(len(indices)), key=str):
         raise VlaError(f"{path} does not number its {len(indices)} sentences from 0, each once")
     return [text for _, text in sorted(zip(indices, texts, strict=True))]

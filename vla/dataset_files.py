@@ -131,7 +131,10 @@ def read_texts(files: Sequence[Path], name: str) -> list[str]:
     """A column of texts out of parquet files. Raises VlaError, naming the file, where one is missing or is no text."""
     texts: list[str] = []
     for file in files:
-        texts += read_parquet(file, [name]).column(name).to_pylist()
+        try:
+            texts += read_parquet(file, [name]).column(name).to_pylist()
+        except UnicodeDecodeError as error:
+            raise VlaError(f"{file} is damaged: the column '{name}' is no UTF-8 text") from error
         if not all(isinstance(text, str) for text in texts):
             raise VlaError(f"{file}: the column '{name}' holds something that is no text")
     return texts

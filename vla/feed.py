@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vla.cache_files import cache_homes
 from vla.contracts import VlaError
+from vla.dataset import VLA_JSON
 from vla.frames import FrameCache, Windows
 from vla.nn.language import losses
 from vla.recipe import Recipe
@@ -57,7 +59,7 @@ class Feed:
                 raise VlaError(f"--{name} {batch} cannot be shared by {world} processes")
         self._recipe, self._rank, self._world, self._device = recipe, rank, world, device
         self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
-        self.cache = FrameCache.build(data_dir)
+        self.cache = FrameCache.build(data_dir, columns=data.columns)
         chunk = recipe.policy_config.chunk
         kept, held, self.notes = hold_out(self.cache, data.only_success, data.holdout)
         self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
@@ -73,7 +75,7 @@ class Feed:
         self._stills: Stills | None = None
         if data.stills:
             varied = data.stills_randomize
-            folder = data_dir / ".cache" / ("stills_varied" if varied else "stills")
+            folder = cache_homes(data_dir)[-1] / ("stills_varied" if varied else "stills")
             self._stills = Stills.build(recipe.env, self.cache.spec, data.stills, recipe.seed, folder, randomize=varied)
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
 
@@ -84,7 +86,8 @@ class Feed:
         for folder in data.corrections:
             if not Path(folder, "meta", "info.json").is_file():
                 raise VlaError(f"there are no corrections in {folder}; record them with vla record --agent")
-            cache = FrameCache.build(folder)
+            own = Path(folder, VLA_JSON).is_file()
+            cache = FrameCache.build(folder, columns=() if own else data.columns)
             self.cache.spec.require(cache.spec, "the dataset", folder)
             found.append(Windows(cache, chunk, *drawn))  # of failures too: the expert's turns in them are right
             self.fingerprint += f"+{cache.fingerprint}"

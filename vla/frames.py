@@ -1,28 +1,37 @@
 """The frame cache: every image of a dataset decoded once, into arrays that training reads straight from the disk.
 
-``<cache>/frames.{camera}.npy`` is uint8 (N, H, W, 3), the other ``.npy`` files are the columns, and ``cache.json``
-holds the strings, the EnvSpec and the fingerprint of the dataset that it was made from.
+``<cache>/frames.{camera}.npy`` is uint8 (N, H, W, 3), the other ``.npy`` files are the columns, and
+``sums.{camera}.npy`` a checksum of each picture. ``cache.json`` holds the strings, the EnvSpec, hashes of the dataset's
+files and of the arrays, and one of itself: what is damaged, or another dataset's, is made anew and not trained on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import mmap
 import os
-import shutil
+import sys
 import threading
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vla.cache_files import cache_homes, gather, made_whole, mapped, reserve
 from vla.contracts import EnvSpec, VlaError
-from vla.dataset import Recorded, Source
+from vla.dataset import VLA_JSON, Recorded, Source
+from vla.dataset_hashes import hash_files, intact, require_promised, sealed, stamps
+from vla.files import read_json, require_keys, write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+CACHE_JSON = "cache.json"
+_KEYS: dict[str, Any] = dict.fromkeys(("env_spec", "arrays", "written", "stamps", "files"), dict)
+_KEYS |= dict.fromkeys(("instructions", "sub_instructions", "mapping", "columns"), list)
+_KEYS |= {"fingerprint": str, "sha256": str}
 
 
 class FrameCache:
@@ -47,13 +56,19 @@ class FrameCache:
         self.instructions: list[str] = document["instructions"]
         self.sub_instructions: list[str] = document["sub_instructions"]
         self.fingerprint: str = document["fingerprint"]
-        self.mapping: list[str] = document.get("mapping", [])
+        self.mapping: list[str] = document["mapping"]
         try:
+            small = {name: _checked(root / f"{name}.npy", digest) for name, digest in document["arrays"].items()}
             self.frames = {c.name: mapped(root / f"frames.{c.name}.npy") for c in self.spec.cameras}
-            self.columns = {name: np.load(root / f"{name}.npy") for name in document["columns"]}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError) as error:  # numpy reads a header as Python
             raise VlaError(f"the frame cache {root} is damaged ({error}); delete it and it is made again") from error
-        self.columns.setdefault("by_expert", np.ones(len(self), np.float32))  # decoded before it was kept
+        self.columns = {name: array for name, array in small.items() if not name.startswith("sums.")}
+        self._sums = {c.name: small[f"sums.{c.name}"] for c in self.spec.cameras}
+        self._sound = {c.name: np.zeros(len(self), dtype=bool) for c in self.spec.cameras}  # pictures seen to be intact
+        for camera in self.spec.cameras:
+            frames, shape = self.frames[camera.name], (len(self), camera.height, camera.width, 3)
+            if frames.shape != shape or frames.dtype != np.uint8:
+                raise VlaError(f"the frame cache {root} is damaged: frames.{camera.name}.npy is not of shape {shape}")
         # Where each episode begins, and one more entry: N. Episodes are numbered from 0, without gaps.
         episode = self.columns["episode"]
         self.bounds = np.concatenate([np.searchsorted(episode, np.arange(episode[-1] + 1)), [len(episode)]])
@@ -63,82 +78,146 @@ class FrameCache:
 
     @classmethod
     def open(cls, folder: str | Path) -> FrameCache:
-        """Open a cache that ``build`` made. Raises VlaError if ``folder`` holds none."""
+        """Open a cache that ``build`` made. Raises VlaError if ``folder`` holds none, or a damaged one."""
         root = Path(folder)
-        try:
-            document = json.loads((root / "cache.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise VlaError(f"{root} holds no frame cache: {error}") from error
+        if not (root / CACHE_JSON).exists():
+            raise VlaError(f"{root} holds no frame cache: it has no {CACHE_JSON}")
+        document = read_json(root / CACHE_JSON)
         if document.get("format_version") != FORMAT_VERSION:
             raise VlaError(f"the frame cache {root} is of another version; delete it and it is made again")
-        return cls(root, document)
+        require_keys(document, _KEYS, str(root / CACHE_JSON))
+        if not intact(document):
+            raise VlaError(f"the frame cache {root} is damaged: {CACHE_JSON} is not as it was written")
+        cache = cls(root, document)
+        written = _written(root)
+        if written != document["written"]:  # copied, touched or damaged
+            for name in cache.frames:
+                for start in range(0, len(cache), 256):
+                    rows = np.arange(start, min(start + 256, len(cache)))
+                    cache._require_sound(name, rows, gather(cache.frames[name], rows), "")
+            _write_document(root, document | {"written": written})
+        return cache
 
     @classmethod
-    def build(cls, dataset_dir: str | Path, cache_dir: str | Path | None = None, progress: bool = True) -> FrameCache:
-        """The cache of a dataset: opened if it is there and fits, else made.
+    def build(
+        cls,
+        dataset_dir: str | Path,
+        cache_dir: str | Path | None = None,
+        progress: bool = True,
+        columns: Sequence[str] = (),
+    ) -> FrameCache:
+        """The cache of a dataset: opened if it is there, whole and the dataset's, else made.
 
         Args:
             dataset_dir: a LeRobot v3 dataset, by ``vla record`` or another's.
-            cache_dir: where the cache lives; ``dataset_dir/.cache/frames`` if not given.
-            progress: show a progress bar while decoding.
+            cache_dir: where the cache lives; if not given, as ``vla.cache_files.cache_homes`` says.
+            progress: show a progress bar while decoding, and say why it is done again.
+            columns: which columns of another's dataset are what, see ``vla.dataset_layout``.
 
         Raises:
-            VlaError: if the dataset is damaged (the file is named) or the disk is full.
+            VlaError: if the dataset is damaged or not what was recorded (the file is named), or the disk is full.
         """
-        recorded = Recorded.open(dataset_dir)
-        root = Path(cache_dir) if cache_dir else Path(dataset_dir) / ".cache" / "frames"
-        fingerprint = recorded.fingerprint()
-        if (root / "cache.json").exists():
+        recorded = Recorded.open(dataset_dir, columns)
+        roots = [Path(cache_dir)] if cache_dir else [home / "frames" for home in cache_homes(Path(dataset_dir))]
+        wanted, files, notes = (
+            {"stamps": stamps(recorded.root), "columns": list(columns)},
+            dict[str, str](),
+            list[str](),
+        )
+        for root in roots:
+            if not (root / CACHE_JSON).exists():
+                continue
             try:
-                cache = cls.open(root)
-                if cache.fingerprint == fingerprint:
-                    return cache
-            except VlaError:
-                pass  # of another version or damaged: made anew
-        elif root.exists() and any(root.iterdir()):
+                cache, document = cls.open(root), read_json(root / CACHE_JSON)
+                if document["columns"] == wanted["columns"]:
+                    if document["stamps"] == wanted["stamps"]:
+                        return cache
+                    files = files or hash_files(recorded.root)
+                    if document["files"] == files:  # copied or touched
+                        _write_document(root, document | wanted)
+                        return cache
+                notes.append(f"{recorded.root} is not what its frame cache was made from: its frames are decoded anew")
+            except VlaError as error:
+                notes.append(f"{error}: its frames are decoded anew")
+        root = roots[-1]
+        if cache_dir and root.exists() and any(p.name != CACHE_JSON and p.suffix != ".npy" for p in root.iterdir()):
             raise VlaError(f"{root} holds something that is no frame cache; name an empty folder")
-        with _made_whole(root) as build:
-            _decode(recorded, build, fingerprint, progress)
+        if len(roots) > 1:
+            notes.append(f"the frames of {recorded.root} are kept in {root}")
+        for note in notes if progress else ():
+            print(f"vla: {note}", file=sys.stderr)
+        files = files or hash_files(recorded.root)
+        require_promised(recorded.root, recorded.facts, VLA_JSON, files)
+        with made_whole(root) as build:
+            _decode(recorded, build, wanted | {"files": files}, progress)
         return cls.open(root)
 
+    def pictures(self, camera: str, rows: np.ndarray) -> Any:
+        """Frames ``rows``, int (B,), of a camera as a fresh tensor, uint8 (B, H, W, 3).
 
-@contextmanager
-def _made_whole(root: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``root`` if the block ends well, and else leaves nothing behind."""
-    build = root.with_name(f"{root.name}.{os.getpid()}.tmp")
-    try:
-        shutil.rmtree(build, ignore_errors=True)
-        build.mkdir(parents=True)
-        yield build
-        shutil.rmtree(root, ignore_errors=True)
-        build.rename(root)
-    except OSError as error:
-        raise VlaError(f"cannot write the frame cache {root}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(build, ignore_errors=True)
+        Raises VlaError where one is not what was decoded; the next ``build`` then makes the cache anew.
+        """
+        images = gather(self.frames[camera], rows)
+        self._require_sound(camera, rows, images, "; the next run makes the cache anew (training: with --resume)")
+        return images
+
+    def _require_sound(self, camera: str, rows: np.ndarray, images: Any, advice: str) -> None:
+        """Raise VlaError unless ``images`` are frames ``rows``; each is compared when it is read for the first time."""
+        sound = self._sound[camera]
+        for image, row in zip(images.numpy(), rows, strict=True):
+            if not sound[row] and zlib.crc32(image) != self._sums[camera][row]:
+                with suppress(OSError):
+                    (self.root / CACHE_JSON).unlink(missing_ok=True)
+                file = self.root / f"frames.{camera}.npy"
+                raise VlaError(f"{file} is damaged: picture {row} is not what was decoded{advice}")
+            sound[row] = True
 
 
-def _decode(recorded: Recorded, root: Path, fingerprint: str, progress: bool) -> None:
+def _checked(file: Path, digest: str) -> np.ndarray:
+    """An array whose file has this SHA-256. Raises ValueError where it has another."""
+    with open(file, "rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != digest:
+            raise ValueError(f"{file.name} is not as it was written")
+    return np.load(file)
+
+
+def _written(root: Path) -> dict[str, list[int]]:
+    """Size and time of change of the arrays that are too large to be hashed each time."""
+    return {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(root.glob("frames.*.npy"))}
+
+
+def _write_document(root: Path, document: dict[str, Any]) -> None:
+    """Write ``cache.json``, if the folder can be written."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    with suppress(OSError):
+        write_atomically(root / CACHE_JSON, json.dumps(sealed(rest), ensure_ascii=False, indent=1))
+
+
+def _decode(recorded: Recorded, root: Path, origin: dict[str, Any], progress: bool) -> None:
     columns, sub_instructions = recorded.columns()
-    for name, column in columns.items():
-        np.save(root / f"{name}.npy", column)
-    jobs: list[tuple[str, Source, np.ndarray]] = []
+    jobs: list[tuple[str, Source, np.ndarray, np.ndarray]] = []
+    arrays, opened = dict(columns), list[Any]()
     for camera in recorded.spec.cameras:
         shape = (recorded.frames, camera.height, camera.width, 3)
         file = root / f"frames.{camera.name}.npy"
         frames = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+        opened.append(frames)
         reserve(file)
+        sums = arrays[f"sums.{camera.name}"] = np.zeros(recorded.frames, np.uint32)
         start = 0
         for source in recorded.sources(camera.name):
-            jobs.append((camera.name, source, frames[start : start + source.frames]))
+            part = slice(start, start + source.frames)
+            jobs.append((camera.name, source, frames[part], sums[part]))
             start += source.frames
+        if start != recorded.frames:
+            raise VlaError(f"{recorded.root} has {recorded.frames} frames, and {start} pictures of {camera.name}")
     from vla.progress import Progress
 
     with Progress(disable=not progress) as bar:
         task = bar.add_task("decoding frames", total=recorded.frames * len(recorded.spec.cameras))
         stop = threading.Event()
 
-        def work(job: tuple[str, Source, np.ndarray]) -> None:
+        def work(job: tuple[str, Source, np.ndarray, np.ndarray]) -> None:
             try:
                 _fill(recorded, *job, stop, lambda count: bar.advance(task, count))
             except BaseException:
@@ -148,20 +227,38 @@ def _decode(recorded: Recorded, root: Path, fingerprint: str, progress: bool) ->
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for result in [pool.submit(work, job) for job in jobs]:
                 result.result()
+    for frames in opened:
+        frames.flush()  # which also sets the time of change
+    digests = {}
+    for name, array in arrays.items():
+        np.save(root / f"{name}.npy", array)
+        digests[name] = hashlib.sha256((root / f"{name}.npy").read_bytes()).hexdigest()
+    fingerprint = recorded.fingerprint()
+    if "files" not in recorded.facts or origin["columns"]:  # whose meta does not say what the files hold
+        rest = json.dumps([fingerprint, origin["files"], origin["columns"]], sort_keys=True)
+        fingerprint = hashlib.sha256(rest.encode()).hexdigest()
     document = {
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint,
         "env_spec": recorded.spec.to_dict(),
-        "columns": list(columns),
         "instructions": recorded.instructions,
         "sub_instructions": sub_instructions,
         "mapping": list(recorded.mapping),
+        "arrays": digests,
+        "written": _written(root),
+        **origin,
     }
-    (root / "cache.json").write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_atomically(root / CACHE_JSON, json.dumps(sealed(document), ensure_ascii=False, indent=1))
 
 
 def _fill(
-    recorded: Recorded, camera: str, source: Source, out: np.ndarray, stop: threading.Event, tell: Callable[[int], None]
+    recorded: Recorded,
+    camera: str,
+    source: Source,
+    out: np.ndarray,
+    sums: np.ndarray,
+    stop: threading.Event,
+    tell: Callable[[int], None],
 ) -> None:
     row = 0
     for row, frame in enumerate(recorded.read_frames(source, camera), 1):
@@ -173,16 +270,10 @@ def _fill(
                 f"{out.shape[1:]}"
             )
         out[row - 1] = frame
+        sums[row - 1] = zlib.crc32(np.ascontiguousarray(frame))
         if row % 64 == 0:
             tell(64)
     tell(row % 64)
-
-
-def reserve(file: Path) -> None:
-    """Take the file's blocks now: writing to a memory map on a full disk would end the process with SIGBUS."""
-    if hasattr(os, "posix_fallocate"):
-        with open(file, "r+b") as handle:
-            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
 
 
 class Windows:
@@ -255,7 +346,7 @@ class Windows:
         rows = self.starts[np.asarray(indices)]
         steps = rows[:, None] + np.arange(self.chunk)
         ends = self.ends[rows][:, None]
-        batch: dict[str, Any] = {f"images.{name}": gather(frames, rows) for name, frames in cache.frames.items()}
+        batch: dict[str, Any] = {f"images.{name}": cache.pictures(name, rows) for name in cache.frames}
         batch["state"] = torch.from_numpy(columns["state"][rows])
         batch["actions"] = torch.from_numpy(columns["action"][np.minimum(steps, ends - 1)])
         batch["valid"] = torch.from_numpy(steps < ends)
@@ -289,30 +380,3 @@ def _frames_since_new_task(cache: FrameCache) -> np.ndarray:
     begins = np.ones(len(cache), dtype=bool)
     begins[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
     return rows - np.maximum.accumulate(np.where(begins, rows, 0))
-
-
-def mapped(file: Path) -> np.ndarray:
-    """A memory map of an array that is read here and there.
-
-    Where the data are larger than the memory, reading ahead would bring in megabytes for each image, and drive out
-    what is needed next.
-    """
-    frames = np.load(file, mmap_mode="r")
-    if hasattr(mmap, "MADV_RANDOM"):
-        frames._mmap.madvise(mmap.MADV_RANDOM)
-    return frames
-
-
-def gather(frames: np.ndarray, rows: np.ndarray) -> Any:
-    """Rows of a memory map as a fresh tensor."""
-    import torch
-
-    if isinstance(frames, np.memmap) and hasattr(mmap, "MADV_WILLNEED"):
-        size = frames[0].nbytes
-        for row in rows:  # the disk may fetch them all at once, and Python need not wait for one after the other
-            start = frames.offset + int(row) * size
-            aligned = start - start % mmap.PAGESIZE
-            frames._mmap.madvise(mmap.MADV_WILLNEED, aligned, start + size - aligned)  # type: ignore[attr-defined]
-    out = torch.empty((len(rows), *frames.shape[1:]), dtype=torch.uint8)
-    np.take(frames, rows, axis=0, out=out.numpy(), mode="clip")  # rows are in range; clip spares numpy a copy
-    return out

@@ -36,7 +36,9 @@ class DataConfig:
         stills_randomize: axes of ``vla.perturb`` that vary from scene to scene, as ``vla record --randomize`` does.
         corrections: folders of further datasets, mostly recorded with ``vla record --agent``; empty for none.
         corrections_share: the share of each batch that comes from them, each of them in proportion to its size.
-        holdout: the share of episodes, the last ones, kept for the validation loss.
+        holdout: the share of episodes, the last ones of each task, kept for the validation loss.
+        columns: which columns of another's dataset are what, ``NAME=COLUMN`` each, where NAME is state, action, success
+            or a camera's; empty for the usual names, see ``vla.dataset_layout``.
     """
 
     path: str
@@ -54,6 +56,7 @@ class DataConfig:
     corrections: tuple[str, ...] = ()
     corrections_share: float = 0.3
     holdout: float = 0.02
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import numpy as np
 from filelock import FileLock
 
 from vla import perturb
+from vla.cache_files import gather, mapped, reserve
 from vla.contracts import EnvSpec, Observation, ReferringExpression, VlaError, episode_seed
-from vla.frames import gather, mapped, reserve
 from vla.parallel import SlotPool, available_cpus
 from vla.provenance import source_sha256
 from vla.registry import load_env, make_env
