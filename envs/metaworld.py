@@ -281,6 +281,10 @@ class MetaWorld(gymnasium.Env):
             raise VlaError(f"metaworld: no camera '{camera}'; there is {CAMERA}")
         return self._picture(f"frame {quality}", width, height, fast=quality == "fast")
 
+    def film(self, width: int, height: int) -> np.ndarray:
+        """See ``vla.abilities.Films``."""
+        return self.frame(width, height, quality="fast")
+
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Gymnasium's render: the camera at 480 x 480 where ``render_mode`` is ``rgb_array``."""
         return self.frame(480, 480, quality="fast") if self.render_mode == "rgb_array" else None

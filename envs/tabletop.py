@@ -124,6 +124,7 @@ def _base_scene() -> mujoco.MjSpec:
     )  # fmt: skip
     _add_camera(world, "scene", eye=(0.82, 0.0, 0.92), target=(0.505, 0.0, 0.0), fovy=36.5)
     _add_camera(world, "overview", eye=(1.22, -0.62, 0.80), target=(0.36, 0.02, 0.17), fovy=42)
+    _add_camera(world, "film", eye=(1.14, -0.60, 0.78), target=(0.46, 0.0, 0.09), fovy=40)
     return spec
 
 
@@ -308,7 +309,7 @@ class Tabletop:
 
         Args:
             width, height: pixels.
-            camera: ``scene``, ``wrist`` or ``overview``.
+            camera: ``scene``, ``wrist``, ``overview`` or ``film``.
             quality: ``video`` (shadows, anti-aliasing) or ``fast``.
         """
         names = [self.model.camera(i).name for i in range(self.model.ncam)]

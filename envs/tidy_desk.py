@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs import instructions, tidy_layout
+from envs import instructions, tidy_layout, tidy_words
 from envs.distractors import add_distractors
 from envs.instructions import Goal
 from envs.items import Receptacle, add_item, add_receptacle
@@ -39,6 +39,7 @@ from envs.tabletop import (
 from envs.tidy_layout import Placed, choose_things, half_tidied, random_goal, sample_layout
 from envs.tidy_options import LONGEST, check_options
 from vla import perturb
+from vla.abilities import Shortfall
 from vla.contracts import EnvSpec, Observation, ReferringExpression, StepResult, VlaError
 
 EPISODE_STEPS = 400
@@ -163,6 +164,7 @@ class TidyDesk(gymnasium.Env):
         self.tabletop.watch([*unasked, *(model.body(r.name).id for r in self.receptacles.values())])
         self._start = self._item_positions()
         self._steps = self._held_for = 0
+        self.touched, self.gripped = set[int](), set[int]()  # items that the fingers ever touched, and held
         self.limit = min(EPISODE_STEPS, 120 * sum(self.asked) + 40)
         self._target: int | None = None
         self._look()
@@ -237,7 +239,7 @@ class TidyDesk(gymnasium.Env):
             "reward_terms": terms,
             "disturbed": self._disturbed,
             "safety": {**self.tabletop.safety.reading(), "drops": float(slipped)},
-            "items": {p.item.name: resting for p, resting in zip(self.placed, self._resting, strict=True)},
+            "items": {p.item.name: resting for p, resting in zip(self.placed, self.resting, strict=True)},
         }
         return StepResult(float(sum(terms.values())), success, not success and self._steps >= self.limit, info)
 
@@ -262,7 +264,7 @@ class TidyDesk(gymnasium.Env):
         data = self.tabletop.data
         # The axes of each item in world coordinates, as columns.
         self.rotations = data.xmat[self._body_ids].reshape(-1, 3, 3).copy()
-        self.inside, self._resting = [], []
+        self.inside, self.resting = [], []
         self.held: int | None = None
         for index, placed in enumerate(self.placed):
             ends = self.positions[index] + np.outer((-1, 1), self.rotations[index][:, 0] * placed.item.size[0] * 0.9)
@@ -270,16 +272,20 @@ class TidyDesk(gymnasium.Env):
             pads = [(self._body_ids[index], side) in touching for side in (0, 1)]
             if all(pads):
                 self.held = index
+                self.gripped.add(index)
+            if any(pads):
+                self.touched.add(index)
             at = self._velocity_at[index]
             slow = float(np.abs(data.qvel[at : at + 3]).max()) < RESTING
             self.inside.append(inside)
-            self._resting.append(inside and slow and not any(pads))
-        moved = np.linalg.norm(self.positions - self._start, axis=1) > DISTURBED
-        self._disturbed = bool(any(m and not a for m, a in zip(moved, self.asked, strict=True)))
-        self._everything_placed = all(r for r, a in zip(self._resting, self.asked, strict=True) if a)
-        self._target = self._choose_target(self.asked)
+            self.resting.append(inside and slow and not any(pads))
+        self.moved = np.linalg.norm(self.positions - self._start, axis=1)
+        self.disturbed = [i for i, far in enumerate(self.moved) if far > DISTURBED and not self.asked[i]]
+        self._disturbed = bool(self.disturbed)
+        self._everything_placed = all(r for r, a in zip(self.resting, self.asked, strict=True) if a)
+        self._target = self.choose_target(self.asked)
 
-    def _choose_target(self, asked: list[bool]) -> int | None:
+    def choose_target(self, asked: list[bool]) -> int | None:
         """The item in the grip, else the asked-for item out of place that is nearest to the tool over the table.
 
         The last target stays unless another is nearer by a margin, so that the choice does not flicker.
@@ -304,7 +310,7 @@ class TidyDesk(gymnasium.Env):
     @property
     def progress(self) -> float:
         """The share of the asked-for items that rest in their receptacles, 0 to 1."""
-        return sum(r for r, a in zip(self._resting, self.asked, strict=True) if a) / sum(self.asked)
+        return sum(r for r, a in zip(self.resting, self.asked, strict=True) if a) / sum(self.asked)
 
     def _reward_terms(self, success: bool) -> dict[str, float]:
         """``reach`` 0 to 0.1 (tool near the target), ``placed`` 0 to 1, ``disturbed`` -1 or 0, ``success`` 0 or 1."""
@@ -326,26 +332,19 @@ class TidyDesk(gymnasium.Env):
         """
         if self._target is None:
             return {camera.name: np.zeros(6, np.float32) for camera in self.env_spec.cameras}
-        return self._points_of(self._target)
+        return self.points_of(self._target)
 
-    def _places_of(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def places_of(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Where an item is and where it belongs, metres, each (3,)."""
         receptacle = self.receptacles[self.placed[index].item.category]
         return self.positions[index], np.array([receptacle.x, receptacle.y, 0.0])
 
-    def _points_of(self, index: int) -> dict[str, np.ndarray]:
-        places = self._places_of(index)
+    def points_of(self, index: int) -> dict[str, np.ndarray]:
+        """As ``points``, for any item."""
+        places = self.places_of(index)
         cameras = [camera.name for camera in self.env_spec.cameras]
         seen = {name: [self.tabletop.project(name, place) for place in places] for name in cameras}
         return {name: np.array(values, np.float32).ravel() for name, values in seen.items()}
-
-    def _expression(self, text: str, index: int) -> ReferringExpression:
-        """A sentence that is about one item."""
-        item = self.placed[index].item
-        receptacle = self.receptacles[item.category]
-        yaws = np.array([*item.lies(self.rotations[index]), receptacle.yaw, receptacle.symmetry], np.float32)
-        offsets = np.concatenate([place - self.tabletop.position for place in self._places_of(index)])
-        return ReferringExpression(text, self._points_of(index), yaws, offsets.astype(np.float32))
 
     def referring_expressions(self) -> list[ReferringExpression]:
         """Plain sentences for each item on the desk, in place or not, and for each category and the whole desk.
@@ -353,20 +352,7 @@ class TidyDesk(gymnasium.Env):
         An item is named, and where no other has its colour asked for by that alone, which leaves it to the eyes where
         it goes. A category and the desk stand for the item to move first; where there is none they are left out.
         """
-        found, rng = [], np.random.default_rng(self.seed)
-        for index, placed in enumerate(self.placed):
-            text = instructions.sub_instruction(placed.item.color, placed.item.noun, self.language)
-            found.append(self._expression(text, index))
-        colors = [placed.item.color for placed in self.placed]
-        for index, color in enumerate(colors):
-            if colors.count(color) == 1:
-                found.append(self._expression(instructions.by_color(color, self.language, rng), index))
-        for category in ("", *instructions.CATEGORIES):
-            first = self._choose_target([category in ("", placed.item.category) for placed in self.placed])
-            if first is not None:
-                goal = Goal("category" if category else "all", category)
-                found.append(self._expression(instructions.write(goal, self.language, "train", rng), first))
-        return found
+        return tidy_words.referring_expressions(self)
 
     # --- the rest ------------------------------------------------------------------------------------------------
 
@@ -383,8 +369,20 @@ class TidyDesk(gymnasium.Env):
         return instructions.write(goal, self.language, self.split, np.random.default_rng(self.seed))
 
     def frame(self, width: int, height: int, camera: str = "scene", quality: str = "video") -> np.ndarray:
-        """A picture for videos, uint8 (height, width, 3), from ``scene``, ``wrist`` or ``overview``."""
+        """A picture, uint8 (height, width, 3), from ``scene``, ``wrist``, ``overview`` or ``film``."""
         return self.tabletop.frame(width, height, camera, quality)
+
+    def film(self, width: int, height: int) -> np.ndarray:
+        """See ``vla.abilities.Films``: the desk from obliquely above."""
+        return self.tabletop.frame(width, height, "film", "fast")
+
+    def doing(self) -> str:
+        """See ``vla.abilities.Explains``."""
+        return tidy_words.doing(self)
+
+    def shortfall(self) -> Shortfall:
+        """See ``vla.abilities.Explains``."""
+        return tidy_words.shortfall(self)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Gymnasium's render: the scene at 480 x 360 where ``render_mode`` is ``rgb_array``."""

@@ -247,9 +247,9 @@ class DotEnv:
         """A fresh expert. ``seed`` is taken for likeness with the real envs."""
         return DotExpert(self)
 
-    def frame(self, width: int, height: int, camera: str = "scene", quality: str = "video") -> np.ndarray:
-        """A picture for videos: uint8 (height, width, 3)."""
-        return self._render(camera, height, width)
+    def film(self, width: int, height: int) -> np.ndarray:
+        """See ``vla.abilities.Films``."""
+        return self._render("scene", height, width)
 
     def close(self) -> None:
         """Nothing to free."""

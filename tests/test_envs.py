@@ -454,7 +454,7 @@ def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> Non
         for index, expression in enumerate(found[: len(desk.placed)]):
             goal, item = instructions.parse(expression.text), desk.placed[index].item
             assert goal is not None and goal.item == (item.color, item.noun)
-            np.testing.assert_allclose(expression.points["scene"], desk._points_of(index)["scene"])
+            np.testing.assert_allclose(expression.points["scene"], desk.points_of(index)["scene"])
             yaw, symmetry, place, place_symmetry = expression.yaws
             axis = desk.rotations[index][:, 0]
             if symmetry == np.float32(math.pi) and abs(axis[2]) < 0.01:  # a long item that lies flat
@@ -475,13 +475,13 @@ def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> Non
         for index, expression in zip(alone, by_color, strict=True):
             word = phrases.COLOR_WORDS[desk.language][colors[index]]
             assert word in expression.text and desk.placed[index].item.noun not in expression.text
-            np.testing.assert_allclose(expression.points["scene"], desk._points_of(index)["scene"])
+            np.testing.assert_allclose(expression.points["scene"], desk.points_of(index)["scene"])
         for expression, goal in list(zip(found, goals, strict=True))[len(desk.placed) :]:
             if goal is None:
                 continue
             assert goal.kind in ("all", "category")
             rest = [i for i, p in enumerate(desk.placed) if goal.category in ("", p.item.category)]
-            places = [desk._points_of(i)["scene"] for i in rest if i == desk.held or not desk.inside[i]]
+            places = [desk.points_of(i)["scene"] for i in rest if i == desk.held or not desk.inside[i]]
             assert any(np.allclose(expression.points["scene"], place) for place in places)
     assert inside >= 6 and astray >= 3 and held >= 4 and close >= 4 and counts == {2, 3, 4, 5}
     assert np.std(tools, axis=0)[:2].min() > 0.05 and min(tool[2] for tool in tools) > 0.05

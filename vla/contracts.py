@@ -350,6 +350,8 @@ class ReferringExpression:
 class Env(Protocol):
     """A gymnasium env that keeps the project's contract. See CONTRIBUTING.md for how to add one.
 
+    What else an env may be able to do is in ``vla.abilities``.
+
     ``step(action)`` is ``play(action)`` followed by ``observe()``; evaluation calls the two apart, so that
     it renders only when the policy looks.
 
@@ -407,16 +409,6 @@ class Env(Protocol):
 
     def close(self) -> None:
         """Free the renderer."""
-        ...
-
-
-@runtime_checkable
-class ChecksOptions(Protocol):
-    """An ability of an env class: to refuse reset options before an env, an agent or a worker is made."""
-
-    @classmethod
-    def check_options(cls, options: dict[str, Any]) -> None:
-        """Raise VlaError, on one line, for options that no episode can have: an instruction without a meaning, say."""
         ...
 
 

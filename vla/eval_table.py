@@ -45,6 +45,9 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
             if key in check and (key != "success" or "moved_named" not in check):
                 row(f"{words(name)}: {label}", check[key])
     console.print(table)
+    if summary.get("failures"):
+        counts = ", ".join(f"{count} × {reason}" for reason, count in summary["failures"].items())
+        console.print(f"failures: {counts}", highlight=False, markup=False)
     if "tiers" in summary:
         benchmark = load_env(summary["env"]).benchmark  # type: ignore[attr-defined]
         published = Table(title="beside what was published, success in %", title_justify="left", caption_justify="left")

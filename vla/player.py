@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vla.abilities import explain
 from vla.contracts import BadObservationError, Env, EnvSpec, Observation, VlaError
 from vla.perturb import for_reset
 
@@ -55,6 +56,9 @@ class EpisodeResult:
         time_to_success_s: simulated seconds until success, None without it.
         items: for each item ``name``, ``category``, ``asked`` and ``placed``.
         video: an mp4 file's content, where one was asked for.
+        reason: of a failure, in words that are the same for all of its kind, e.g. ``dropped``; empty after a success,
+            and where the instruction was swapped.
+        why: what went wrong, in a sentence.
         error: why the episode was cut short, one line; None if it was not.
         raised: whether that was the env, by an exception or an observation that breaks its promise.
         swapped_to: the item that the swapped instruction names.
@@ -77,6 +81,8 @@ class EpisodeResult:
     time_to_success_s: float | None = None
     items: list[dict[str, Any]] = field(default_factory=list)
     video: bytes | None = None
+    reason: str = ""
+    why: str = ""
     error: str | None = None
     raised: bool = False
     swapped_to: str | None = None
@@ -117,6 +123,7 @@ class EpisodePlayer:
         self._made: Env | None = None
         self._film: Any = None
         self._info: dict[str, Any] = {}
+        self._truncated = False
         self._begun = False  # whether any episode did
 
     @property
@@ -160,7 +167,7 @@ class EpisodePlayer:
             if request.index < self._video_below:
                 from vla.video import Film
 
-                self._film = Film(env, env.env_spec.dt)
+                self._film = Film(env, env.env_spec.dt, self._result.instruction)
             observation = self._observe()
         except Exception as error:
             by_settings = isinstance(error, VlaError) and not isinstance(error, BadObservationError)
@@ -229,7 +236,7 @@ class EpisodePlayer:
             result.error = f"the policy gave NaN or infinity in {', '.join(bad)} at step {result.steps}"
             return True
         step = self._env.play(action)
-        self._info = step.info
+        self._info, self._truncated = step.info, bool(step.truncated)
         result.steps += 1
         for name, value in step.info.get("safety", {}).items():
             before = result.safety.get(name, 0.0)
@@ -246,7 +253,7 @@ class EpisodePlayer:
         progress = float(info.get("progress", 0.0))
         if math.isfinite(progress):
             result.progress = progress
-        else:
+        elif result.error is None:
             result.error, result.raised = f"the env gave {progress} as progress at step {result.steps}", True
         result.success = bool(info.get("success", False)) and result.error is None
         terms = {name: float(value) + 0.0 for name, value in info.get("reward_terms", {}).items()}
@@ -258,20 +265,28 @@ class EpisodePlayer:
         result.violations = [name for name, value in result.safety.items() if value > limits.get(name, math.inf)]
         for item in result.items:
             item["placed"] = bool(info.get("items", {}).get(item["name"], False))
+        if result.error is not None:
+            result.reason, result.why = "error", result.error
+        elif not result.success and not self._request.swap:  # the env knows what it asked for, not what the swap did
+            fell = explain(self._env, result.progress, self._truncated, result.steps * self._env.env_spec.dt)
+            result.reason, result.why = fell.reason, fell.detail
         self._develop()
 
     def _failed(self, error: Exception) -> None:
         """End the episode as a failure, for what the env raised."""
         result = self._result
+        result.error, result.raised = f"the env raised at step {result.steps}: {one_line(error)}", True
+        result.reason, result.why = "error", result.error
         with contextlib.suppress(Exception):  # how far it came, as far as that can be told
             self._finish()
-        result.error, result.raised = f"the env raised at step {result.steps}: {one_line(error)}", True
-        result.success, result.time_to_success_s = False, None
 
     def _develop(self) -> None:
         if self._film is not None:
-            begun = time.perf_counter()
-            self._result.video = self._film.encode()
+            begun, result = time.perf_counter(), self._result
+            outcome = f"✓ success after {result.steps * self._env.env_spec.dt:.1f} s"
+            if not result.success:
+                outcome = f"✗ {result.reason or 'failure'}" + (f": {result.why}" if result.why else "")
+            result.video = self._film.encode(outcome, result.success)
             self._video_s += time.perf_counter() - begun
 
     def close(self) -> None:

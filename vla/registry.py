@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla import paths
-from vla.contracts import ChecksOptions, Env, EnvSpec, VlaError
+from vla.abilities import ChecksOptions
+from vla.contracts import Env, EnvSpec, VlaError
 
 if TYPE_CHECKING:
     from vla.recipe import Recipe

@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ def summarise(
         "safety": _safety(results),
         "reward_terms": _mean_terms(results),
         "time_to_success_s": {"mean": _mean(times), "median": _median(times)},
+        "failures": _failures(results),
         "cut_short": sum(result.error is not None for result in results),
         "policy_hz": _ratio(*timing.warm()),
         "policy_latency_ms": _latency_ms(agent, timing) if measure else None,
@@ -135,6 +137,8 @@ def _detail(result: EpisodeResult) -> dict[str, Any]:
         "items": result.items,
         "safety": {name: round(value, 3) for name, value in result.safety.items()},
         "violations": result.violations,
+        "reason": result.reason,
+        "why": result.why,
         "error": result.error,
     }
 
@@ -206,6 +210,11 @@ def _seeds(config: EvalConfig, results: Sequence[EpisodeResult]) -> dict[str, An
         if len(values) > 1:
             across[name] = {"mean": statistics.mean(values), "std": statistics.stdev(values), "n": len(values)}
     return {"seeds": found, "across_seeds": across}
+
+
+def _failures(results: Sequence[EpisodeResult]) -> dict[str, int]:
+    """How many episodes failed for each reason, the commonest first."""
+    return dict(Counter(result.reason or "not told" for result in results if not result.success).most_common())
 
 
 def _mean_terms(results: Sequence[EpisodeResult]) -> dict[str, float]:

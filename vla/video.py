@@ -1,57 +1,100 @@
-"""Small videos of episodes: frames from the env, h264 in an mp4, made where the env lives."""
+"""Videos of episodes, for people: the scene, and below it what is asked, what is done, the time and the outcome.
+
+Frames come from the env, are captioned and encoded as they come (h264 in an mp4), and so take no memory. Made where the
+env lives.
+"""
 
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-WIDTH, HEIGHT = 320, 240
+from vla import lettering
+from vla.abilities import Explains, Films
+
+WIDTH, HEIGHT = 640, 480  # of the scene; the caption stands below
 SPEED_UP = 2  # videos play at twice the simulated time
+_INK, _FAINT, _PAPER = (240, 243, 245), (160, 172, 182), (24, 29, 34)
+_GOOD, _BAD = (34, 104, 74), (158, 52, 42)
+_EDGE, _LARGE, _SMALL = 14, 19, 16  # pixels: margin, and the two sizes of letters
 
 
 class Film:
-    """Collects an episode's frames and encodes them.
+    """Shows an episode, its caption burnt in.
 
     Args:
-        env: the env. Its ``frame(width, height, quality="fast")`` is used where it has one, else its first camera.
+        env: the env: an ability of ``vla.abilities.Films`` is used where it has it, else its first camera.
         dt: seconds between two steps.
+        instruction: what is asked for.
         every: steps between two frames.
     """
 
-    def __init__(self, env: Any, dt: float, every: int = 2) -> None:
-        self._env, self._every = env, every
+    def __init__(self, env: Any, dt: float, instruction: str = "", every: int = 2) -> None:
+        self._env, self._dt, self._every = env, dt, every
         self._fps = max(1, round(SPEED_UP / (dt * every)))
-        self._frames: list[np.ndarray] = []
+        self._lines = lettering.wrap(instruction, WIDTH - 2 * _EDGE, _LARGE, 4) if instruction else []
+        self._strip = _even(_EDGE + (_LARGE + 7) * len(self._lines) + _SMALL + _EDGE)
+        self._video = Mp4(WIDTH, HEIGHT + self._strip, self._fps)
         self._steps = 0
-        self._frames.append(self._picture())
+        self._last = self._scene()
+        self._video.add(self._captioned())
 
     def look(self) -> None:
         """To be called after each step; keeps every second frame."""
         self._steps += 1
         if self._steps % self._every == 0:
-            self._frames.append(self._picture())
+            self._last = self._scene()
+            self._video.add(self._captioned())
 
-    def encode(self) -> bytes:
-        """The episode as an mp4 file, its last moment included."""
+    def encode(self, outcome: str = "", success: bool = True) -> bytes:
+        """The episode as an mp4 file. Its last moment stays for two seconds, with the ``outcome`` written over it."""
         if self._steps % self._every:
-            self._frames.append(self._picture())
-        self._frames.extend([self._frames[-1]] * (self._fps // 2))  # let the eye rest on the end
-        return encode_mp4(self._frames, self._fps)
+            with suppress(Exception):  # an env that raised shows nothing more
+                self._last = self._scene()
+        last = self._captioned(outcome, success)
+        for _ in range(2 * self._fps):
+            self._video.add(last)
+        return self._video.finish()
 
-    def _picture(self) -> np.ndarray:
-        if hasattr(self._env, "frame"):
-            # Twice the size without shadows, then halved: as smooth as multisampling, and 20 times as fast.
-            return halve(np.asarray(self._env.frame(2 * WIDTH, 2 * HEIGHT, quality="fast")))
+    def _scene(self) -> np.ndarray:
+        from PIL import Image
+
+        if isinstance(self._env, Films):
+            # Twice the size without multisampling, then halved: as smooth, and several times as fast.
+            return np.asarray(Image.fromarray(self._env.film(2 * WIDTH, 2 * HEIGHT)).reduce(2))
         return enlarge(self._env.observe().images[self._env.env_spec.cameras[0].name], WIDTH, HEIGHT)
 
+    def _captioned(self, outcome: str = "", success: bool = True) -> np.ndarray:
+        from PIL import Image, ImageDraw
 
-def halve(image: np.ndarray) -> np.ndarray:
-    """An image (2h, 2w, 3) at half the size: each pixel the mean of four."""
-    high, wide = image.shape[0] // 2, image.shape[1] // 2
-    return (image.reshape(high, 2, wide, 2, 3).sum(axis=(1, 3), dtype=np.uint16) // 4).astype(np.uint8)
+        picture = Image.new("RGB", (WIDTH, HEIGHT + self._strip), _PAPER)
+        picture.paste(Image.fromarray(self._last), (0, 0))
+        draw, y = ImageDraw.Draw(picture), HEIGHT + _EDGE - 4
+        for line in self._lines:
+            lettering.draw(draw, _EDGE, y, line, _LARGE, _INK)
+            y += _LARGE + 7
+        clock = f"{self._steps * self._dt:.1f} s"
+        right = WIDTH - _EDGE - lettering.width_of(clock, _SMALL)
+        lettering.draw(draw, right, y, clock, _SMALL, _FAINT)
+        doing = ""
+        with suppress(Exception):  # an env that raised has nothing more to tell
+            doing = self._env.doing() if isinstance(self._env, Explains) else ""
+        lettering.draw(draw, _EDGE, y, lettering.wrap(doing, right - 2 * _EDGE, _SMALL, 1)[0], _SMALL, _FAINT)
+        if outcome:
+            lines = lettering.wrap(outcome, WIDTH - 2 * _EDGE, _LARGE, 4)
+            high = _EDGE + (_LARGE + 7) * len(lines) + 4
+            draw.rectangle((0, 0, WIDTH, high), fill=_GOOD if success else _BAD)
+            for row, line in enumerate(lines):
+                lettering.draw(draw, _EDGE, 8 + row * (_LARGE + 7), line, _LARGE, (255, 255, 255))
+        return np.asarray(picture)
+
+
+def _even(number: int) -> int:
+    return number + number % 2
 
 
 def enlarge(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -66,26 +109,36 @@ def enlarge(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return canvas
 
 
-def encode_mp4(frames: list[np.ndarray], fps: int, crf: int = 28) -> bytes:
-    """Encode uint8 RGB frames (height, width, 3), all alike and with even sides, as h264 in an mp4 file.
+class Mp4:
+    """An mp4 file in memory, h264, that grows frame by frame.
 
     Args:
-        frames: at least one.
+        width, height: of every frame, pixels; even.
         fps: frames a second.
         crf: h264's constant rate factor: larger is smaller and coarser.
     """
-    import av
 
-    height, width = frames[0].shape[:2]
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": str(crf), "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            for packet in stream.encode(picture):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return file.getvalue()
+    def __init__(self, width: int, height: int, fps: int, crf: int = 27) -> None:
+        import av
+
+        self._file = io.BytesIO()
+        self._container = av.open(self._file, "w", format="mp4")
+        options = {"crf": str(crf), "preset": "veryfast"}
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps), options=options)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        self._stream.codec_context.thread_count = 1
+
+    def add(self, frame: np.ndarray) -> None:
+        """Add a uint8 RGB frame (height, width, 3)."""
+        import av
+
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        for packet in self._stream.encode(picture):
+            self._container.mux(packet)
+
+    def finish(self) -> bytes:
+        """The file's content. Nothing can be added afterwards."""
+        for packet in self._stream.encode():
+            self._container.mux(packet)
+        self._container.close()
+        return self._file.getvalue()
