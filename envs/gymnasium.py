@@ -69,6 +69,7 @@ class GymnasiumEnv(gymnasium.Env):
     """
 
     ARGUMENT = "env_id"
+    reading: str = ""
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
 
     def __init__(

@@ -288,7 +288,9 @@ def test_global_draws_come_from_the_seed_alone(outside: list[Any]) -> None:
     assert [random.random(), np.random.random(), float(torch.rand(()))] == outside
 
 
-def test_an_env_that_draws_globally_is_the_same_with_two_workers(tmp_path: Path) -> None:
+def test_an_env_that_draws_globally_is_the_same_with_two_workers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     env = broken("global draws")
     env.reset(seed=0)
     random_agent(env.env_spec).save(tmp_path / "agent", env.observe())
@@ -299,5 +301,6 @@ def test_an_env_that_draws_globally_is_the_same_with_two_workers(tmp_path: Path)
         words += ["how=global draws", "--agent", str(tmp_path / "agent"), "--out", str(out)]
         assert main(["eval", "--env", BROKEN, *words]) == 0
         episodes = json.loads((out / "results.json").read_text())["episodes_detail"]
+        assert capsys.readouterr().out.count("state from agent_pos (2); not used: goal") == 1
         found.append([(one["seed"], one["steps"], one["success"], one["progress"]) for one in episodes])
     assert found[0] == found[1]

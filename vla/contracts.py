@@ -368,6 +368,8 @@ class Env(Protocol):
     An env class may list in ``PERTURBATIONS`` the axes of ``vla.perturb`` that it can do, and then takes the reset
     option ``perturb``, axis to strength.
 
+    An adapter for envs of others has ``reading``, a line that says what of their observations it uses, and what not.
+
     An env class with a line ``ARGUMENT = "task"`` takes what follows the colon in ``--env metaworld:reach-v3`` as that
     argument of its constructor. An info of ``reset`` with ``stale`` true says that the first picture may show an
     earlier scene; ``observe`` then says so too.

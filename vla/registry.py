@@ -182,11 +182,21 @@ def spec_of(name: str, options: dict[str, Any]) -> EnvSpec:
 
 def tasks_of(name: str, options: dict[str, Any]) -> tuple[str, ...]:
     """The tasks of an env that has several, by name, made with these ``options``; empty for an env that has none."""
-    if not hasattr(load_env(name), "tasks"):
-        return ()
+    return tuple(_asked(name, options, "tasks") or ())
+
+
+def reading_of(name: str, options: dict[str, Any]) -> str:
+    """What of its observations an outside env's adapter uses, and what it does not, in a line; else an empty text."""
+    return str(_asked(name, options, "reading") or "")
+
+
+def _asked(name: str, options: dict[str, Any], attribute: str) -> Any:
+    """An attribute of the env that ``make_env`` would make; None, and none is made, where its class has no such."""
+    if not hasattr(load_env(name), attribute):
+        return None
     env: Any = make_env(name, **options)
     try:
-        return tuple(env.tasks)
+        return getattr(env, attribute)
     finally:
         env.close()
 

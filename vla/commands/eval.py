@@ -146,6 +146,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     console = Console()
     if args.preview:
         return _preview(console, config, out)
+    if reading := registry.reading_of(config.env, config.env_options):
+        _tell(console, reading)
     agent = _load_agent(args.agent, config)
     against = str(args.against or "")
     with claimed(out, "vla eval"):
