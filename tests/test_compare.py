@@ -243,3 +243,15 @@ def test_a_comparison_of_what_the_command_line_evaluated(tmp_path, monkeypatch, 
     assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 0
     assert "4 of 4 episodes came out differently" in capsys.readouterr().out
     assert json.loads((tmp_path / "c" / "compare.json").read_text())["settings"]["kind"] == "all"
+
+
+def test_no_difference_of_shares_is_beyond_all_of_them(tmp_path):
+    def run(label, placed):
+        made = [
+            {"index": i, "seed": i, "instruction": "", "language": "en", "kind": "named", "category": "",
+             "success": bool(p), "progress": float(p), "steps": 1, "items": []} for i, p in enumerate(placed)
+        ]  # fmt: skip
+        return Run(label, {"env": "e", "agent": "a", "seed": 0, "split": "heldout", "episodes_detail": made})
+
+    placed = compare_runs([run("a", [1, 1, 1]), run("b", [0, 0, 1])])["against_first"][0]["placed"]
+    assert placed["low"] == -1.0 and placed["difference"] == pytest.approx(-0.6667)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
-from vla import cli, perturb
+from vla import cli, perturb, preview, report_style
 from vla.commands import eval as eval_command
 from vla.comparable import protocol_rows
 from vla.contracts import VlaError
@@ -193,6 +193,8 @@ def test_the_retained_share_and_its_interval():
     assert 0.5 <= found.low < 0.75 < found.high <= 1.0
     same = retained_share(base, [base])
     assert (same.rate, same.low, same.high) == (1.0, 1.0, 1.0)
+    lucky = retained_share([True, False, False, False], [[True, True, False, False]])
+    assert lucky.rate == lucky.high == 1.0, "twice as many are no 200 % that were retained"
     for wrong in (([False], [[True]]), ([True], []), ([True], [[True, True]])):
         with pytest.raises(ValueError, match="retained_share"):
             retained_share(*wrong)
@@ -205,14 +207,23 @@ def test_the_preview_draws_and_plays_nothing(tmp_path, monkeypatch, capsys):
     def no_agent(*args):
         raise AssertionError("a preview needs no agent")
 
+    def counted(*args):
+        nonlocal drawn
+        drawn += 1
+        return tile(*args)
+
     monkeypatch.setattr(eval_command, "_load_agent", no_agent)
-    sizes = []
+    tile, drawn, sizes = preview._tile, 0, []
+    monkeypatch.setattr(preview, "_tile", counted)
     for words in ((), ("--perturb", "noise=strong,state")):
         assert vla_eval("--env", ENV, "--preview", "--out", tmp_path, *words) == 0
         data = (tmp_path / "preview.png").read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
         sizes.append(struct.unpack(">II", data[16:24]))
     assert sizes[0][0] == sizes[1][0] and sizes[0][1] < sizes[1][1], "three axes; two, none and both together"
+    assert drawn == 1 + 3 * 3 + 4 * 4, (
+        "the episode as it is, once; and 3 axes at 3 strengths; then 4 rows of 4 episodes"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
     assert "picture sheet:" in capsys.readouterr().out
 
@@ -225,6 +236,7 @@ def test_the_previews_tiles_are_what_the_policy_sees():
         _tile(env, harder, request) for harder in ({}, {"noise": "mild"}, {"state": "strong"}, {"latency": "strong"})
     )
     assert calm.picture.shape == (32, 64, 3) and calm.played == ()
+    assert report_style.words("bystander_force_n") == "bystander force (N)"
     assert 0 < np.abs(calm.picture.astype(int) - noisy.picture).mean() < 10 and "5 % of frames" in noisy.caption
     assert (calm.picture != moved.picture).any()
     assert (late.picture == calm.picture).all() and late.played[0] == -1 and set(late.played[1:]) >= {0, 1, 2}

@@ -116,8 +116,9 @@ def _against(episodes: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]])
         "success": _difference([e["success"] for e in episodes], [e["success"] for e in base]),
         "placed": {
             "difference": round(placed.difference, 4),
-            "low": None if placed.low is None else round(placed.low, 4),
-            "high": None if placed.high is None else round(placed.high, 4),
+            # Shares differ by 1 at most; Student's interval does not know that.
+            "low": None if placed.low is None else round(max(-1.0, placed.low), 4),
+            "high": None if placed.high is None else round(min(1.0, placed.high), 4),
             "n": placed.n,
         },
         "by": by,

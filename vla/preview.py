@@ -48,7 +48,8 @@ def write_sheet(config: EvalConfig, path: Path) -> list[tuple[str, str]]:
     """Write the sheet, and return what the policy is told in the tiles: (tile, sentence), each sentence once.
 
     Without ``config.perturb``: a row for each axis that the env can do, a column for each strength, all of the first
-    episode. With it: a row for each of its axes and one for all together, a column for each of the first episodes.
+    episode, which is drawn once as it is. With it: a row for each of its axes and one for all together, a column for
+    each of the first episodes.
 
     Raises:
         VlaError: the env is unknown, can't do an axis, or refuses an option.
@@ -57,9 +58,9 @@ def write_sheet(config: EvalConfig, path: Path) -> list[tuple[str, str]]:
     able = perturb.axes_of(found)
     perturb.require(config.perturb, able, f"env {config.env}")
     requests = config.requests()
-    rows: list[tuple[str, list[tuple[dict[str, str], EpisodeRequest]]]]
+    rows: list[tuple[str, list[tuple[dict[str, str] | None, EpisodeRequest]]]]
     if config.perturb:
-        harder = [{}, *({axis: strength} for axis, strength in config.perturb.items())]
+        harder: list[dict[str, str]] = [{}, *({axis: strength} for axis, strength in config.perturb.items())]
         harder += [config.perturb] if len(config.perturb) > 1 else []
         columns = [f"episode {request.index}" for request in requests[:EPISODES]]
         names = ["unperturbed", *(perturb.describe(one) for one in harder[1:])]
@@ -67,17 +68,22 @@ def write_sheet(config: EvalConfig, path: Path) -> list[tuple[str, str]]:
         rows = [(name, [(one, r) for r in requests[:EPISODES]]) for name, one in zip(names, harder, strict=True)]
     else:
         columns = ["unperturbed", *perturb.STRENGTHS]
-        rows = [(a, [({}, requests[0]), *(({a: s}, requests[0]) for s in perturb.STRENGTHS)]) for a in able]
+        calm: list[dict[str, str] | None] = [{}, *[None] * (len(able) - 1)]  # the same for all: once is enough
+        rows = [
+            (axis, [(first, requests[0]), *(({axis: s}, requests[0]) for s in perturb.STRENGTHS)])
+            for axis, first in zip(able, calm, strict=True)
+        ]
     env = make_env(config.env, **config.env_options)
     try:
-        tiles = [(name, [_tile(env, harder, request) for harder, request in row]) for name, row in rows]
+        tiles = [(name, [None if h is None else _tile(env, h, request) for h, request in row]) for name, row in rows]
     finally:
         env.close()
     write_atomically(path, _draw(config.env, columns, tiles))
     told: dict[str, str] = {}
     for name, row in tiles:
         for column, tile in zip(columns, row, strict=True):
-            told.setdefault(tile.sentence, f"{name}, {column}")
+            if tile is not None:
+                told.setdefault(tile.sentence, column if column == "unperturbed" else f"{name}, {column}")
     return [(where, sentence) for sentence, where in told.items()]
 
 
@@ -110,13 +116,17 @@ def _played(strength: str, dt: float, seed: int) -> list[int]:
     return found
 
 
-def _draw(env: str, columns: Sequence[str], rows: Sequence[tuple[str, list[Tile]]]) -> bytes:
+def _draw(env: str, columns: Sequence[str], rows: Sequence[tuple[str, list[Tile | None]]]) -> bytes:
     from matplotlib.figure import Figure
 
     # Columns are strengths of one episode, or episodes; a sentence is shown where the perturbation has changed it.
-    known = [rows[0][1][0 if columns[0] == "unperturbed" else at].sentence for at in range(len(columns))]
-    wide = max(tile.picture.shape[1] / tile.picture.shape[0] for _, row in rows for tile in row)
-    captions = [[_caption(tile, told) for tile, told in zip(row, known, strict=True)] for _, row in rows]
+    first = [tile for tile in rows[0][1] if tile is not None]
+    known = [first[0 if columns[0] == "unperturbed" else at].sentence for at in range(len(columns))]
+    shapes = [tile.picture.shape for _, row in rows for tile in row if tile is not None]
+    wide = max(shape[1] / shape[0] for shape in shapes)
+    captions = [
+        ["" if tile is None else _caption(tile, told) for tile, told in zip(row, known, strict=True)] for _, row in rows
+    ]
     lines = max(caption.count("\n") + bool(caption) for row in captions for caption in row)
     gap = 0.12 + 0.12 * lines  # inches
     size = (1.1 + 1.75 * wide * len(columns), 0.7 + (1.75 + gap) * len(rows))
@@ -130,9 +140,13 @@ def _draw(env: str, columns: Sequence[str], rows: Sequence[tuple[str, list[Tile]
     for (name, row), line, written in zip(rows, axes, captions, strict=True):
         line[0].set_ylabel(name.replace("=", "\n"), fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
         for tile, plot, caption in zip(row, line, written, strict=True):
-            plot.imshow(tile.picture, interpolation="nearest")
             plot.set_xticks([])
             plot.set_yticks([])
+            if tile is None:
+                plot.spines[:].set_visible(False)
+                plot.set_facecolor("none")
+                continue
+            plot.imshow(tile.picture, interpolation="nearest")
             plot.set_xlabel(caption, fontsize=6.5, **_font(caption))
             if tile.played:
                 _draw_strip(plot, tile)

@@ -98,7 +98,9 @@ def facts_table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def words(name: str) -> str:
-    """A key of the results as a reader would say it."""
+    """A key of the results as a reader would say it; ``_n`` at its end is newtons."""
+    if name.endswith("_n"):
+        return f"{words(name.removesuffix('_n'))} (N)"
     return {"en": "English", "zh": "Chinese"}.get(name, name.replace("_", " "))
 
 

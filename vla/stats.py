@@ -162,7 +162,8 @@ def retained_share(base: Sequence[bool], others: Sequence[Sequence[bool]], resam
     """The mean success of several runs over that of a base run, all on the same episodes.
 
     The interval is the percentile bootstrap's (Efron 1979) over episodes, from a fixed seed; draws of episodes none of
-    which the base run solved say nothing and are left out. The share, and the interval, may lie above 1.
+    which the base run solved say nothing and are left out. More than all cannot be retained: what chance lifts above 1,
+    the others having solved more than the base run, counts as 1.
 
     Args:
         base: outcomes of the base run.
@@ -181,7 +182,8 @@ def retained_share(base: Sequence[bool], others: Sequence[Sequence[bool]], resam
     bottoms, tops = first[picks].mean(axis=1), rest[picks].mean(axis=1)
     shares = tops[bottoms > 0] / bottoms[bottoms > 0]
     low, high = np.quantile(shares, (0.025, 0.975))
-    return Rate(float(rest.mean() / first.mean()), float(low), float(high), len(first))
+    rate, low, high = (min(1.0, float(share)) for share in (rest.mean() / first.mean(), low, high))
+    return Rate(rate, low, high, len(first))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

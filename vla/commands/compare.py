@@ -61,20 +61,20 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         write_atomically(args.out / "compare.json", as_json(found))
     except OSError as error:
         raise VlaError(f"--out {args.out} can't be written: {error.strerror or error}") from error
-    console.print(f"\npage: {args.out / 'compare.html'}", highlight=False, soft_wrap=True)
+    console.print(f"\npage: {args.out / 'compare.html'}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
 def print_tables(console: Console, found: dict[str, Any]) -> None:
     """The figures on the terminal. ``found`` is what ``vla.compare.compare_runs`` gives."""
-    from rich.markup import escape
     from rich.table import Table
 
     from vla.compare_page import outcome
+    from vla.eval_table import plain
     from vla.report_style import p_text, percent, words
 
     def table(title: str, *columns: str) -> Table:
-        made = Table(title=title, title_justify="left")
+        made = Table(title=plain(title), title_justify="left")
         for place, name in enumerate(columns):
             made.add_column(name, justify="right" if place else "left", overflow="fold")
         return made
@@ -90,15 +90,15 @@ def print_tables(console: Console, found: dict[str, Any]) -> None:
     for one in found["runs"]:
         rate = one["success"]
         span = f"{rate['low'] * 100:.1f} – {rate['high'] * 100:.1f} %"
-        rates.add_row(escape(one["label"]), escape(one["agent"]), percent(rate["rate"]), span, percent(one["placed"]))
+        rates.add_row(plain(one["label"]), plain(one["agent"]), percent(rate["rate"]), span, percent(one["placed"]))
     console.print(rates)
     for one in found["against_first"]:
-        shown = table(escape(f"{one['label']} minus {first}"), "", "points (95 % interval)", "p", "gained", "lost", "n")
+        shown = table(f"{one['label']} minus {first}", "", "points (95 % interval)", "p", "gained", "lost", "n")
 
         def row(name: str, pair: dict[str, Any], shown: Table = shown) -> None:
             counts = [str(pair.get(key, "")) for key in ("only_this", "only_other", "n")]
             p_value = p_text(pair["p_value"]) if "p_value" in pair else ""
-            shown.add_row(name, f"{pair['difference'] * 100:+.1f}{between(pair)}", p_value, *counts)
+            shown.add_row(plain(name), f"{pair['difference'] * 100:+.1f}{between(pair)}", p_value, *counts)
 
         row("success", one["success"])
         row("items placed", one["placed"])
@@ -116,10 +116,9 @@ def print_tables(console: Console, found: dict[str, Any]) -> None:
     console.print(f"{len(differing)} of {found['episodes']} episodes came out differently", highlight=False)
     for episode in differing[:MOST_LISTED]:
         outcomes = " / ".join(outcome(good) for good in episode["success"])
-        console.print(
-            f"  seed {episode['seed']}: {outcomes}: {escape(episode['instruction'])}", highlight=False, soft_wrap=True
-        )
+        told = plain(f"  seed {episode['seed']}: {outcomes}: {episode['instruction']}")
+        console.print(told, highlight=False, soft_wrap=True)
     if len(differing) > MOST_LISTED:
         console.print(f"  ... and {len(differing) - MOST_LISTED} more, on the page", highlight=False)
     for text in found["warnings"]:
-        console.print(f"note: {escape(text)}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(plain(f"note: {text}"), style="yellow", highlight=False, soft_wrap=True)
