@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,31 @@ def test_damaged_and_missing_policies_have_one_clear_error(folder: Path, tmp_pat
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
     with pytest.raises(VlaError, match="LeRobot cannot load a policy from"):
         LeRobotPolicy(str(tmp_path), DotEnv().env_spec, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        (
+            "policy_preprocessor.json",
+            {"steps": [{"class": "subprocess.Popen", "config": {"args": "false"}}]},
+            "class",
+        ),
+        ("policy_postprocessor.json", {"steps": [{"registry_name": "x", "state_file": "../x.safetensors"}]}, "tens"),
+        ("policy_preprocessor.json", {"steps": 3}, "'steps' should be list"),
+        ("config.json", {"type": "groot"}, "may run code"),
+        ("config.json", {"type": "subprocess"}, "may run code"),
+        ("config.json", {"num_inference_steps": 10**7}, "is 10000000"),
+        ("config.json", {"n_decoder_layers": 10**5}, "is 100000"),
+        ("config.json", {"input_features": [1]}, "input_features"),
+    ],
+)
+def test_its_files_name_no_code(folder: Path, tmp_path: Path, file: str, change: dict[str, Any], said: str) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    about = json.loads((copied / file).read_text())
+    (copied / file).write_text(json.dumps(about | change))
+    with pytest.raises(VlaError, match=rf"{file} .*{said}"):
+        LeRobotPolicy(str(copied), DotEnv().env_spec, "cpu")
 
 
 def test_eval_against_lerobot_plays_the_same_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

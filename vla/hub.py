@@ -31,7 +31,15 @@ def find_dataset(name: str) -> Path:
     if (kept / "meta" / "info.json").is_file():
         return kept
     try:
-        return Path(snapshot_download(name, repo_type="dataset", revision=REVISION, cache_dir=HF_LEROBOT_HUB_CACHE))
+        return Path(
+            snapshot_download(
+                name,
+                repo_type="dataset",
+                revision=REVISION,
+                cache_dir=HF_LEROBOT_HUB_CACHE,
+                allow_patterns=["meta/*", "data/*", "videos/*"],
+            )
+        )
     except RepositoryNotFoundError as error:
         raise VlaError(f"there is no folder {name}, and the hub has no dataset of that name") from error
     except RevisionNotFoundError as error:

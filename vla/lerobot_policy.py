@@ -7,7 +7,6 @@ with queues of its own (the weights are shared), and is asked at every step, as 
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from vla.contracts import Chunk, EnvSpec, Observation, VlaError
+from vla.lerobot_files import find_policy, offline
 from vla.provenance import file_sha256
 from vla.runner import Actor
 
@@ -42,27 +42,27 @@ class LeRobotPolicy(Actor):
     def __init__(self, path: str, spec: EnvSpec, device: str | None = None) -> None:
         self.spec, self.name, self.provenance = spec, Path(path).name, {"from": "lerobot"}
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if not Path(path).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-            raise VlaError(f"'{path}' is no folder with a LeRobot policy, and no name on the hub")
+        folder = find_policy(path)
         try:
             from lerobot.configs import PreTrainedConfig
             from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-            config = PreTrainedConfig.from_pretrained(path)
-            config.device = self._device
-            if hasattr(config, "pretrained_backbone_weights"):
-                config.pretrained_backbone_weights = None  # they would be fetched, and then replaced by its own
-            self._policy = get_policy_class(config.type).from_pretrained(path, config=config)
-            on_device = {"device_processor": {"device": self._device}}
-            self._before, self._after = make_pre_post_processors(config, path, preprocessor_overrides=on_device)
+            with offline():
+                config = PreTrainedConfig.from_pretrained(folder)
+                config.device = self._device
+                if hasattr(config, "pretrained_backbone_weights"):
+                    config.pretrained_backbone_weights = None  # they would be fetched, and then replaced by its own
+                self._policy = get_policy_class(config.type).from_pretrained(folder, config=config)
+                on_device = {"device_processor": {"device": self._device}}
+                processors = make_pre_post_processors(config, str(folder), preprocessor_overrides=on_device)
+                self._before, self._after = processors
         except Exception as error:  # whatever LeRobot, draccus or safetensors raise
             raise VlaError(
-                f"LeRobot cannot load a policy from '{path}': {str(error).strip() or repr(error)}"
+                f"LeRobot cannot load a policy from '{path}': {' '.join(str(error).split()) or repr(error)}"
             ) from error
         self._policy.eval()
         self.policy_name, self.config = f"lerobot {config.type}", config
-        weights = Path(path) / "model.safetensors"
-        self.hash = file_sha256(weights) if weights.is_file() else ""
+        self.hash = file_sha256(folder / "model.safetensors")
         self._cameras = self._matched(config)
 
     def _matched(self, config: Any) -> dict[str, str]:

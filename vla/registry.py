@@ -76,7 +76,7 @@ def from_file(kind: str, name: str, file: object, typed: str | None = None) -> s
 
     Raises VlaError, naming the file, for any other.
     """
-    if isinstance(name, str) and (name == typed or _allowed(name) or split_argument(name, kind)[0] in names(kind)):
+    if isinstance(name, str) and (name == typed or is_allowed(name) or split_argument(name, kind)[0] in names(kind)):
         return name
     how = f"name it yourself with --{kind}" if kind == "env" else f"if you trust that code, set {_ALLOW}={name}"
     raise VlaError(
@@ -106,14 +106,15 @@ def make_env_of_file(name: str, options: dict[str, Any], file: object, typed: st
 
 def require_typed(name: str, what: str) -> None:
     """Raise VlaError under a command line whose user did not type ``name``, before outside code is imported for it."""
-    if _typed is not None and name not in _typed and not _allowed(name):
+    if _typed is not None and name not in _typed and not is_allowed(name):
         raise VlaError(
             f"{what} is outside code, which runs when it is loaded, and this command line does not name it; "
             f"if you trust it, set {_ALLOW}={name}"
         )
 
 
-def _allowed(name: str) -> bool:
+def is_allowed(name: str) -> bool:
+    """Whether ``VLA_ALLOW`` has the name: the user trusts that code, whoever asks for it."""
     return bool(name) and name in os.environ.get(_ALLOW, "").split(",")
 
 
