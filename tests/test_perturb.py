@@ -168,8 +168,27 @@ def test_a_plan_that_runs_out_is_held_and_an_overtaken_one_is_dropped():
     assert chunks == sorted(chunks)
 
 
-def test_holding_still_is_the_present_pose_or_no_motion():
-    assert hold_still(SPEC, look(x=0.25)).tolist() == [0.25, 0.0]
+def test_holding_still_is_the_present_pose_where_the_spec_tells():
+    def spec(action, relative=()):
+        return EnvSpec("toy", CAMERAS, ("x [m]", "q [rad]"), action, 0.1, 50, relative=relative)
+
+    assert hold_still(spec(("q [rad]", "x [m]")), look(x=0.25)).tolist() == [1.0, 0.25]
+    assert hold_still(spec(("goal_x [m]", "q [rad]"), ((0, 0),)), look(x=0.25)).tolist() == [0.25, 1.0]
+    assert hold_still(spec(("x [m]", "dz [m]")), look()) is None, "0 may be a velocity, or a far corner"
+    assert hold_still(spec(("action_0", "action_1")), look()) is None
+
+
+def test_with_nothing_to_hold_the_first_chunk_alone_is_not_late():
+    late = DelayedChunking(RecedingHorizon(2), "200ms", 0.1, seed=3, hold=None)
+    held = DelayedChunking(RecedingHorizon(2), "200ms", 0.1, seed=3, hold=np.float32([-1.0]))
+    found, usual = [], []
+    for decision in range(6):
+        chunk = Chunk(np.float32([[decision * 10 + action] for action in range(8)]), 0.1)
+        found += late.play(chunk, 2 * decision).ravel().tolist()
+        usual += held.play(chunk, 2 * decision).ravel().tolist()
+    assert found[:2] == [0.0, 1.0] and usual[0] == -1.0
+    begins = [found.index(10.0 * decision) for decision in range(6) if 10.0 * decision in found]
+    assert begins[1:] == [usual.index(10.0 * d) for d in range(1, 6) if 10.0 * d in usual], "later ones as ever"
 
 
 def play(agent=None, episodes=6, slots=3, **harder):
