@@ -4,12 +4,12 @@ import copy
 import dataclasses
 import math
 import random
-import sys
 
 import numpy as np
 import pytest
 import torch
 
+from tests import contributing
 from vla import agent as agents
 from vla import registry
 from vla.contracts import BadObservationError, CameraSpec, EnvSpec, Observation, VlaError
@@ -31,10 +31,10 @@ SPEC = EnvSpec(
 
 
 def tiny_config(name: str):
-    module = sys.modules[registry.load_policy(name).__module__]
-    config = module.CONFIG()
-    trunk = dataclasses.replace(config.trunk, vision="test_resnet", pixels=(64, 32), map_dim=16, glimpse=8)
-    return dataclasses.replace(config, trunk=trunk, dim=32, depth=2)
+    config = registry.load_config(name)()
+    trunk = dataclasses.replace(config.trunk, vision="tiny", pixels=(64, 32), map_dim=16, glimpse=8)
+    small = {key: value for key, value in {"trunk": trunk, "dim": 32, "depth": 2}.items() if hasattr(config, key)}
+    return dataclasses.replace(config, **small)
 
 
 def raw_batch(n: int = 4, chunk: int = 16) -> dict:
@@ -56,8 +56,9 @@ def normaliser(batch: dict) -> Normaliser:
     return Normaliser.fit(batch["state"].numpy(), batch["actions"].numpy(), SPEC)
 
 
-@pytest.fixture(params=registry.names("policy"))
-def policy(request: pytest.FixtureRequest):
+@pytest.fixture(params=[*registry.names("policy"), contributing.POLICY])
+def policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VLA_ALLOW", contributing.POLICY)  # code from outside, which bundles may not name by themselves
     torch.manual_seed(0)
     made = agents.build_policy(request.param, tiny_config(request.param), SPEC)
     made.registry_name = request.param
@@ -89,6 +90,8 @@ def test_grounding_is_learned_from_stills(policy) -> None:
     stills["yaws"] = torch.tensor([[0.6, torch.pi, 0.0, 0.0], [-0.3, torch.pi / 2, 1.2, torch.pi]])
     stills["offsets"] = torch.tensor([[0.03, -0.01, -0.1, 0.2, 0.1, -0.1], [-0.02, 0.04, 0.0, *[torch.nan] * 3]])
     _, before = policy.loss({**encoded, "stills": stills})
+    if "grounding" not in before:
+        pytest.skip("this policy leaves stills alone")
     optimiser = torch.optim.AdamW(policy.parameter_groups(0.0), lr=3e-3)
     for _ in range(60):
         loss, parts = policy.loss({**encoded, "stills": stills})
@@ -110,6 +113,8 @@ def test_each_weight_of_the_losses_turns_off_its_own(policy) -> None:
     stills |= {"yaws": torch.tensor([[0.6, torch.pi, 0.0, 0.0]] * 4), "offsets": torch.full((4, 6), 0.1)}
     names = {"pointing_weight": "grounding", "yaw_weight": "yaw", "offset_weight": "offset"}
     config = policy.config
+    if not all(hasattr(config, name) for name in names):
+        pytest.skip("this policy has one loss")
     for kept in names:
         policy.config = dataclasses.replace(config, **{name: float(name == kept) for name in names})
         torch.manual_seed(0)
@@ -313,7 +318,9 @@ def test_an_agent_asked_again_draws_the_next_noise(policy, tmp_path) -> None:
     sealed(policy, tmp_path)
     one, two = agents.load(tmp_path / "agent"), agents.load(tmp_path / "agent")
     first, second = one.act(observation(3)), one.act(observation(3))
-    assert not np.array_equal(first.actions, second.actions), "the same noise again and again is a trap"
+    noisy = not np.array_equal(one.act(observation(3), 1).actions, one.act(observation(3), 2).actions)
+    assert np.array_equal(first.actions, second.actions) != noisy, "the same noise again and again is a trap"
+    assert noisy or policy.registry_name == contributing.POLICY
     for chunk in (first, second):
         assert np.array_equal(chunk.actions, two.act(observation(3)).actions)
         assert chunk.execute == one.config.execute
