@@ -236,12 +236,9 @@ def test_weights_that_are_none(bundle: Path, file: str, content: Any) -> None:
 
 
 def test_a_bundle_that_says_pretrained_asks_nobody(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm
-
-    asked, make = [], timm.create_model
-    monkeypatch.setattr("timm.create_model", lambda name, **kw: asked.append(kw["pretrained"]) or make(name, **kw))
+    monkeypatch.setattr("vla.nn.vision._timm_network", lambda *args: pytest.fail("asked timm for weights"))
     edit(bundle / "agent.json", lambda data: data["config"]["trunk"].update(pretrained=True))
-    assert agents.load(bundle, "cpu").config.trunk.pretrained is True and True not in asked
+    assert agents.load(bundle, "cpu").config.trunk.pretrained is True
 
 
 def test_a_locale_without_letters_reads_the_same(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,3 +413,36 @@ def test_links_that_lead_nowhere_and_odd_letters_do_no_harm(dataset: Path) -> No
     lines[0]["category"] = "a\u2028b\x85c"  # which str.splitlines would part
     file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     read(dataset)
+
+
+# --- the terminal --------------------------------------------------------------------------------------------------
+
+NOISE = "\x1b]0;owned\x07\x1b[31m[/red] [bold]x :smile: \u202e"
+
+
+def test_what_files_say_does_nothing_to_the_terminal(
+    evaluated: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(data: dict[str, Any]) -> None:
+        data["agent"] = data["episodes_detail"][0]["instruction"] = NOISE
+
+    other = Path(shutil.copytree(evaluated, tmp_path / NOISE.replace("/", "")))
+    for folder in (evaluated, other):
+        edit(folder / "results.json", change)
+    edit(other / "results.json", lambda data: data["episodes_detail"][0].update(success=False))
+    capsys.readouterr()
+    assert main(["compare", str(evaluated), str(other), "--out", str(tmp_path / "out [/x]")]) == 0
+    file = dataset / "meta/vla_episodes.jsonl"
+    lines = [json.loads(line) | {"instruction": NOISE} for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["record", "--replay", str(dataset), "--env", ENV]) in (0, 1)
+    edit(dataset / "meta/vla.json", lambda facts: facts.update(env=NOISE))
+    assert main(["record", "--replay", str(dataset)]) == 2
+    printed = "".join(capsys.readouterr())
+    assert "[/red] [bold]x :smile:" in printed and "out [/x]" in printed
+    assert not {"\x1b", "\x07", "\u202e"} & set(printed)
+
+
+def test_printed_commands_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "train", "tidy_desk_flow", "--data", tmp_path / "my data", "--out", tmp_path / "my run")
+    assert f"--out '{tmp_path}/my data'" in line

@@ -93,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             line = _one_line(error)
             if line is None:
                 raise
-            print(f"vla: error: {line}", file=sys.stderr)
+            from vla.files import printable
+
+            print(f"vla: error: {printable(line)}", file=sys.stderr)  # it may quote a file, a path or a sentence
             code = USER_ERROR
     return code or (BROKEN_PIPE if output.gone else 0)
 

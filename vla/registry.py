@@ -76,7 +76,8 @@ def from_file(kind: str, name: str, file: object, typed: str | None = None) -> s
 
     Raises VlaError, naming the file, for any other.
     """
-    if isinstance(name, str) and (name == typed or is_allowed(name) or split_argument(name, kind)[0] in names(kind)):
+    known = isinstance(name, str) and split_argument(name, kind)[0] in names(kind)
+    if known or name == typed or name in (_typed or ()) or is_allowed(name):
         return name
     how = f"name it yourself with --{kind}" if kind == "env" else f"if you trust that code, set {_ALLOW}={name}"
     raise VlaError(
@@ -95,7 +96,7 @@ def make_env_of_file(name: str, options: dict[str, Any], file: object, typed: st
         number = isinstance(value, (int, float)) and abs(value) <= _LARGEST
         if not (number or value is None or isinstance(value, str)):
             raise VlaError(f"{file} is damaged: the env's option '{key}' is {str(value)[:40]}")
-    with only_typed([name] if name == typed else []):
+    with only_typed([name] if name == typed or name in (_typed or ()) else []):
         try:
             return make_env(name, **options)
         except VlaError as error:
@@ -115,7 +116,7 @@ def require_typed(name: str, what: str) -> None:
 
 def is_allowed(name: str) -> bool:
     """Whether ``VLA_ALLOW`` has the name: the user trusts that code, whoever asks for it."""
-    return bool(name) and name in os.environ.get(_ALLOW, "").split(",")
+    return bool(name) and str(name) in os.environ.get(_ALLOW, "").split(",")
 
 
 def names(kind: str) -> list[str]:

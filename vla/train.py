@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -405,6 +406,6 @@ def _require_data(recipe: Recipe, data_dir: Path) -> None:
             raise VlaError(
                 f"there is no dataset in {data_dir}; name one with --data, a folder or owner/name of the hub"
             )
-        fallback = f"vla record --env {recipe.env} --episodes 500 --out {data_dir}"
+        fallback = shlex.join(["vla", "record", "--env", recipe.env, "--episodes", "500", "--out", str(data_dir)])
         command = recipe.data.record_command if str(data_dir) == recipe.data.path else ""
         raise VlaError(f"there is no dataset in {data_dir}; record one with: {command or fallback}")

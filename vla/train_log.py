@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vla.contracts import VlaError
-from vla.files import write_atomically
+from vla.files import printable, write_atomically
 from vla.progress import Progress
 
 
@@ -85,7 +85,7 @@ class TrainLog:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Append one line to the JSONL file, and the same scalars to tensorboard and wandb."""

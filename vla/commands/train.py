@@ -54,7 +54,7 @@ def _find(name: str, env: str) -> Path:
     except VlaError as error:
         if not env:
             raise
-        command = f"vla record --env {env} --episodes 500 --out {name}"
+        command = shlex.join(["vla", "record", "--env", env, "--episodes", "500", "--out", name])
         raise VlaError(f"{error}; record one with: {command}") from error
 
 
@@ -92,8 +92,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if "success" in result.scores:
         rate = result.scores["success"]
         print(f"success {rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] on {rate['n']} validation episodes")
-    env = recipe.env or "ENV"
-    print(f"evaluate it on episodes that it has not seen: vla eval --env {env} --agent {result.agent_dir}")
+    trusted = [f"VLA_ALLOW={recipe.policy}"] if ":" in recipe.policy else []  # a file may not name outside code
+    command = [*trusted, "vla", "eval", "--env", recipe.env or "ENV", "--agent", str(result.agent_dir)]
+    print(f"evaluate it on episodes that it has not seen: {shlex.join(command)}")
     return 0
 
 
