@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from vla import cli, doctor, paths
+from vla.contracts import VlaError
 from vla.doctor import MISSING, OK, WARN, Check
 from vla.gl_backend import NoOpenGLError
 
@@ -103,12 +104,50 @@ def test_disk(free: float, status: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert doctor.disk().status == status
 
 
+def refuse_room(folder: Path, least: int = 0) -> None:
+    raise VlaError(f"{folder} can't be written: No space left on device")
+
+
+def test_folders_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VLA_CACHE", str(tmp_path / "not" / "yet"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert [check.status for check in doctor.caches()] == [OK, OK] and not list(tmp_path.iterdir())
+    assert doctor.shared_memory().status == OK
+    monkeypatch.setattr(doctor, "require_room", refuse_room)
+    ours, hub = doctor.caches()
+    assert ours.status == WARN and str(tmp_path / "not") in ours.detail and "VLA_CACHE=" in ours.fix
+    assert hub.status == WARN and "HF_HOME=" in hub.fix and doctor.can_run([ours, hub])
+    shared = doctor.shared_memory()
+    assert shared.status == WARN and "/dev/shm can't be written" in shared.detail and "--shm-size" in shared.fix
+    full = doctor.disk()
+    assert full.status == MISSING and "No space left" in full.detail and "--out" in full.fix
+
+
+@pytest.mark.parametrize(("wish", "status"), [("2", OK), ("64", WARN), ("all", WARN), ("0", WARN)])
+def test_threads(wish: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.parallel.available_cpus", lambda: 2)
+    monkeypatch.setattr(Path, "read_text", lambda *_: "max 100000")
+    monkeypatch.setenv("OMP_NUM_THREADS", wish)
+    check = doctor.threads()
+    assert check.status == status and (status == OK or check.fix == "export OMP_NUM_THREADS=2")
+    monkeypatch.setattr(Path, "read_text", lambda *_: "50000 100000")  # a container with half a CPU
+    assert doctor.threads().fix == "export OMP_NUM_THREADS=1"
+
+
+def test_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("locale.getpreferredencoding", lambda _: "ANSI_X3.4-1968")
+    check = doctor.text()
+    assert check.status == WARN and check.fix == "export LC_ALL=C.UTF-8"
+    monkeypatch.setattr("locale.getpreferredencoding", lambda _: "UTF-8")
+    assert doctor.text().status == OK
+
+
 def test_a_broken_library_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "agents", list)
     monkeypatch.setitem(sys.modules, "av", None)  # `import av` now raises ImportError
     checks = by_name(list(doctor.run_checks()))
     assert checks["Video"].status == MISSING and checks["Video"].fix == "uv sync"
-    assert {"Python", "Libraries", "Torch", "Rendering", "ROS", "Disk"} <= set(checks)
+    assert {"Python", "Libraries", "Torch", "Rendering", "ROS", "Disk", "Cache", "Threads"} <= set(checks)
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,17 +7,20 @@ a line of its own, so that one broken library does not hide the state of the oth
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import platform
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla.contracts import VlaError
+from vla.files import printable, require_room
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +30,7 @@ OK, WARN, MISSING = "ok", "warn", "missing"
 FRAME_PX = 128
 SLOW_FPS = 100.0  # below this the renderer, not the policy, sets the pace of an evaluation
 MIN_DISK_GB, LOW_DISK_GB = 1.0, 10.0
+MIN_SHARED_MB = 8
 
 
 @dataclass(frozen=True)
@@ -225,13 +229,76 @@ def ros() -> Check:
 
 
 def disk() -> Check:
-    """Free space where datasets and runs would be written."""
+    """Free space where datasets and runs would be written, and whether that can be written at all."""
+    fix = "run from, or pass --out on, a disk with more space"
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     detail = f"{free:.0f} GB free in {Path.cwd()}"
-    fix = "run from, or pass --out on, a disk with more space"
     if free < MIN_DISK_GB:
         return Check("Disk", MISSING, f"{free:.2f} GB free in {Path.cwd()}", fix)
+    try:
+        require_room(Path.cwd())  # a quota, no inodes left, or no permission
+    except VlaError as error:
+        return Check("Disk", MISSING, str(error), "run from, or pass --out in, a folder that can be written")
     return Check("Disk", WARN, detail, fix) if free < LOW_DISK_GB else Check("Disk", OK, detail)
+
+
+def caches() -> list[Check]:
+    """Whether the folders outside of datasets that keep caches can be written: ours, and the hub's downloads."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    ours = Path(os.environ.get("VLA_CACHE") or base / "vla")
+    hub = Path(os.environ.get("HF_HOME") or base / "huggingface")
+    lines = []
+    for name, folder, variable in (("Cache", ours, "VLA_CACHE"), ("Hub cache", hub, "HF_HOME")):
+        folder = folder.expanduser()
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        try:
+            require_room(there)
+            lines.append(Check(name, OK, f"{folder} can be written", essential=False))
+        except VlaError as error:
+            fix = f"export {variable}=/a/folder/that/can/be/written"
+            lines.append(Check(name, WARN, f"{folder}: {error}", fix, essential=False))
+    return lines
+
+
+def shared_memory() -> Check:
+    """Room in /dev/shm, where the locks of worker processes lie."""
+    folder = Path("/dev/shm")
+    if sys.platform != "linux":
+        return Check("Shared memory", OK, "not limited by a folder")
+    fix = "remove what was left in /dev/shm, or: mount -o remount,size=256M /dev/shm   # docker run --shm-size 256m"
+    try:
+        require_room(folder, MIN_SHARED_MB * 2**20)
+    except VlaError as error:
+        return Check("Shared memory", WARN, f"{error}: several workers may fail to start", fix)
+    return Check("Shared memory", OK, f"{shutil.disk_usage(folder).free / 1e6:.0f} MB free in {folder}")
+
+
+def threads() -> Check:
+    """Whether libraries would start more threads than this process has CPUs: they then wait for each other."""
+    from vla.parallel import available_cpus
+
+    cpus, wish = available_cpus(), os.environ.get("OMP_NUM_THREADS", "")
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cpus = max(1, min(cpus, math.ceil(int(quota) / int(period))))
+    fix = f"export OMP_NUM_THREADS={cpus}"
+    if wish and not (wish.strip().isdecimal() and int(wish)):
+        return Check("Threads", WARN, f"OMP_NUM_THREADS={printable(wish)} is no number of threads", fix)
+    count = int(wish) if wish else os.cpu_count() or 1
+    if count > cpus:
+        return Check("Threads", WARN, f"libraries start {count} threads, and this process has {cpus} CPUs", fix)
+    return Check("Threads", OK, f"{count} for {cpus} CPUs")
+
+
+def text() -> Check:
+    """Whether the locale has letters for every language."""
+    import locale
+
+    encoding = locale.getpreferredencoding(False)
+    if encoding.lower().replace("-", "") == "utf8":
+        return Check("Locale", OK, encoding)
+    detail = f"{encoding}: a terminal may show other scripts than Latin wrongly; files are read and written in UTF-8"
+    return Check("Locale", WARN, detail, "export LC_ALL=C.UTF-8")
 
 
 def run_checks(save_frame: Path | None = None) -> Iterator[Check]:
@@ -253,6 +320,10 @@ def run_checks(save_frame: Path | None = None) -> Iterator[Check]:
         ("Agents", agents),
         ("ROS", ros),
         ("Disk", disk),
+        ("Cache", caches),
+        ("Shared memory", shared_memory),
+        ("Threads", threads),
+        ("Locale", text),
     ]
     for name, probe in probes:
         try:
