@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
-from vla.report_style import bar_row, facts_table, p_text, page, percent, points, words
+from vla.report_style import bar_row, escape, facts_table, p_text, page, percent, points, words
 
 READING = (
     "A difference is the run's share minus the first one's, on the same episodes, with a 95 % interval (Agresti and "

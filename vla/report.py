@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from vla.files import write_atomically
 from vla.perturb import describe
 from vla.registry import load_env
-from vla.report_style import across_seeds, bar_row, facts_table, interval, number, page, percent, points, words
+from vla.report_films import failures, films
+from vla.report_style import across_seeds, bar_row, escape, facts_table, interval, number, page, percent, points, words
 from vla.rollout import EpisodeResult
 from vla.suite_page import robustness
-
-MOST_VIDEO_BYTES = 12_000_000  # videos beyond this stay in the folder and are only named in the report
 
 
 def write_report(path: Path, summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> None:
@@ -39,9 +36,10 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
         *(_rates(f"By {name}", summary["by"][name]) for name in ("kind", "language", "category")),
         _seeds(summary),
         _benchmark(summary),
+        failures(summary),
+        films(shown),
         _items(summary),
         _safety(summary),
-        _videos(shown),
         _histogram(summary),
         _checks(summary),
         _against(summary),
@@ -80,32 +78,6 @@ def _tiles(summary: dict[str, Any]) -> str:
             for name, value, hint, kind in tiles
         )
         + "</section>"
-    )
-
-
-def _videos(shown: Sequence[EpisodeResult]) -> str:
-    columns, spent = [], 0
-    for outcome, heading in ((True, "Successes"), (False, "Failures")):
-        figures = []
-        for result in (one for one in shown if one.success == outcome and one.video):
-            assert result.video is not None
-            spent += len(result.video)
-            if spent > MOST_VIDEO_BYTES:
-                continue
-            data = base64.b64encode(result.video).decode()
-            figures.append(
-                f'<figure><video controls muted loop playsinline preload="metadata" src="data:video/mp4;base64,{data}">'
-                f'</video><figcaption lang="{escape(result.language)}">{escape(result.instruction)}'
-                f"<small>episode {result.index}, {result.steps} steps, progress {percent(result.progress)}"
-                f"{', ' + escape(result.error) if result.error else ''}</small></figcaption></figure>"
-            )
-        if figures:
-            columns.append(f'<div><h3>{heading}</h3><div class="films">{"".join(figures)}</div></div>')
-    if not columns:
-        return ""
-    return (
-        '<section><h2>Episodes on film</h2><p class="hint">Twice the simulated speed.</p>'
-        f'<div class="columns">{"".join(columns)}</div></section>'
     )
 
 
@@ -166,7 +138,7 @@ def _safety(summary: dict[str, Any]) -> str:
     return (
         "<section><h2>Safety</h2>"
         '<p class="hint">The first row: successes in which nothing went beyond a limit. The others: episodes in which '
-        "this one did. Joint speed, acceleration and jerk are shares of the arm's limits, forces are in newtons.</p>"
+        "this one did. Joint speed, acceleration and jerk are shares of the arm's limits.</p>"
         f"{''.join(rows)}</section>"
     )
 
@@ -251,7 +223,7 @@ def _episodes(summary: dict[str, Any]) -> str:
         f'<tr class="{"good" if e["success"] else "bad"}"><td>{e["index"]}</td><td>{e["seed"]}</td>'
         f'<td lang="{escape(e["language"])}">{escape(e["instruction"])}</td>'
         f"<td>{escape(e['kind'])}</td><td>{'✓' if e['success'] else '✗'}</td><td>{percent(e['progress'])}</td>"
-        f"<td>{e['steps']}</td><td>{escape(e['error'] or '')}</td></tr>"
+        f"<td>{e['steps']}</td><td>{escape(e.get('why') or e['error'] or '')}</td></tr>"
         for e in summary["episodes_detail"]
     )
     return (

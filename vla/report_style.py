@@ -5,9 +5,11 @@ No font, script or image from anywhere else; dark or light as the reader's syste
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
-from html import escape
 from typing import Any
+
+from vla.files import printable
 
 STYLE = """
 :root {
@@ -51,10 +53,10 @@ header .note { margin-top: .5rem; color: var(--bad); }
 .whisker, .axis { stroke: var(--ink); stroke-width: 1.5; fill: none; vector-effect: non-scaling-stroke; opacity: .75; }
 .histogram { width: 100%; max-width: 760px; }
 .histogram text { fill: var(--faint); font-size: 9px; text-anchor: middle; }
-.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 1.25rem; }
-.films { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); }
+.films { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 430px), 1fr)); }
 figure { margin: 0; } video { width: 100%; border-radius: 8px; background: #000; display: block; }
-figcaption { padding-top: .35rem; } figcaption small { display: block; color: var(--faint); }
+figcaption { padding-top: .35rem; } figcaption small, figcaption .wrong { display: block; }
+figcaption small { color: var(--faint); } .wrong { color: var(--bad); }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 .facts th { width: 19rem; font-weight: 400; color: var(--faint); } .facts td { overflow-wrap: anywhere; }
@@ -63,6 +65,11 @@ summary { cursor: pointer; font-weight: 600; } .scroll { overflow-x: auto; margi
 pre { margin: 0 0 .8rem; padding: .8rem 1rem; overflow-x: auto; background: var(--bar-soft); border-radius: 8px; }
 @media (max-width: 700px) { .row { grid-template-columns: 1fr; gap: .1rem; } .facts th { width: auto; } }
 """
+
+
+def escape(text: str) -> str:
+    """``text`` as a page shows it: tags are no tags, and control characters are seen instead of obeyed."""
+    return html.escape(printable(text))
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -97,11 +104,20 @@ def facts_table(rows: Sequence[tuple[str, str]]) -> str:
     return f'<table class="facts">{cells}</table>'
 
 
+_SAID = {
+    "en": "English",
+    "zh": "Chinese",
+    "table_force": "force on the table",
+    "bystander_force": "force on what was not asked for",
+    "drops": "items that slipped from the grip",
+}
+
+
 def words(name: str) -> str:
     """A key of the results as a reader would say it; ``_n`` at its end is newtons."""
     if name.endswith("_n"):
         return f"{words(name.removesuffix('_n'))} (N)"
-    return {"en": "English", "zh": "Chinese"}.get(name, name.replace("_", " "))
+    return _SAID.get(name, name.replace("_", " "))
 
 
 def percent(share: float | None) -> str:

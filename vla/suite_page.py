@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 from vla.perturb import AXES
-from vla.report_style import bar_row, interval, percent
+from vla.report_style import bar_row, escape, interval, percent
 
 
 def robustness(summary: dict[str, Any]) -> str:
