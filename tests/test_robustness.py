@@ -236,7 +236,7 @@ def test_the_previews_tiles_are_what_the_policy_sees():
         _tile(env, harder, request) for harder in ({}, {"noise": "mild"}, {"state": "strong"}, {"latency": "strong"})
     )
     assert calm.picture.shape == (32, 64, 3) and calm.played == ()
-    assert report_style.words("bystander_force_n") == "bystander force (N)"
+    assert report_style.words("bystander_force_n") == "force on what was not asked for (N)"
     assert 0 < np.abs(calm.picture.astype(int) - noisy.picture).mean() < 10 and "5 % of frames" in noisy.caption
     assert (calm.picture != moved.picture).any()
     assert (late.picture == calm.picture).all() and late.played[0] == -1 and set(late.played[1:]) >= {0, 1, 2}

@@ -260,7 +260,7 @@ def test_asked_for_episodes_are_filmed():
     with av.open(__import__("io").BytesIO(results[0].video)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
-    assert frames[0].width == 640 and frames[0].height > 480  # the caption stands below the picture
+    assert frames[0].width == 640 and frames[0].height > 480  # the caption stands above the picture
     assert len(frames) >= results[0].steps // 2
 
 

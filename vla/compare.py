@@ -150,5 +150,7 @@ def _differing(episodes: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, A
         outcomes = [episode["success"] for episode in same]
         if len(set(outcomes)) > 1:
             about = {name: same[0][name] for name in ("index", "seed", "instruction", "language", "kind", "category")}
-            found.append({**about, "success": outcomes, "placed": [round(placed_share(e), 4) for e in same]})
+            why = [": ".join(filter(None, (e.get("reason"), e.get("why")))) for e in same]
+            placed = [round(placed_share(e), 4) for e in same]
+            found.append({**about, "success": outcomes, "placed": placed, "why": why})
     return found

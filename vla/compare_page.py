@@ -160,12 +160,15 @@ def _differing(found: dict[str, Any]) -> str:
             str(e["index"]),
             str(e["seed"]),
             e["instruction"],
-            *(f"{outcome(good)}, {percent(share)}" for good, share in zip(e["success"], e["placed"], strict=True)),
+            *(
+                f"{outcome(good)}, {percent(share)}" + (f"; {why}" if why else "")
+                for good, share, why in zip(e["success"], e["placed"], e["why"], strict=True)
+            ),
         ]
         for e in found["differing"]
     ]
     heads = ["#", "seed", "instruction", *(run["label"] for run in found["runs"])]
-    hint = "Outcome, and share of the items placed."
+    hint = "Outcome, share of the items placed, and what went wrong."
     return f"<section>{heading}<p class='hint'>{hint}</p>{_table(heads, rows)}</section>"
 
 

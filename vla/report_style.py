@@ -46,6 +46,7 @@ section.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(17
 .hint, .note { margin: -.5rem 0 .8rem; color: var(--faint); font-size: .85rem; }
 header .note { margin-top: .5rem; color: var(--bad); }
 .row { display: grid; grid-template-columns: 12rem 1fr 19rem; gap: 1rem; align-items: center; padding: .25rem 0; }
+.below { margin: -.2rem 0 .4rem 13rem; color: var(--faint); font-size: .8rem; }
 .row svg { width: 100%; height: 18px; }
 .figures { font-size: .85rem; color: var(--faint); font-variant-numeric: tabular-nums; }
 .figures b { color: var(--ink); } .figures i { font-style: normal; display: inline-block; }
@@ -63,7 +64,9 @@ th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bo
 tr.good td:nth-child(5) { color: var(--good); } tr.bad td:nth-child(5) { color: var(--bad); }
 summary { cursor: pointer; font-weight: 600; } .scroll { overflow-x: auto; margin-top: .8rem; }
 pre { margin: 0 0 .8rem; padding: .8rem 1rem; overflow-x: auto; background: var(--bar-soft); border-radius: 8px; }
-@media (max-width: 700px) { .row { grid-template-columns: 1fr; gap: .1rem; } .facts th { width: auto; } }
+@media (max-width: 700px) {
+  .row { grid-template-columns: 1fr; gap: .1rem; } .below { margin-left: 0; } .facts th { width: auto; }
+}
 """
 
 

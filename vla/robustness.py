@@ -21,7 +21,7 @@ from vla.rollout import Actor, EpisodeResult, RolloutInterrupted
 from vla.stats import retained_share
 
 DELAYS_MS = (0, 50, 100, 200, 400)  # of the curve of success against delay
-_SUITE_KEYS = ("suite", "delay_ms", "retained", "retained_interval", "suite_unfinished")
+_SUITE_KEYS = ("suite", "suite_failures", "delay_ms", "retained", "retained_interval", "suite_unfinished")
 
 
 def plan(axes: Sequence[str]) -> dict[str, list[str]]:
@@ -103,14 +103,16 @@ def run_suite(
 def _figures(base: Mapping[str, Any], parts: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
     """What the suite adds to the unperturbed results."""
     suite: dict[str, dict[str, Any]] = {}
+    failures: dict[str, dict[str, Any]] = {}
     delays = {0.0: base["success"]}
     for (axis, strength), part in parts.items():
         if strength in perturb.STRENGTHS:
             suite.setdefault(axis, {})[strength] = part["success"]
+            failures.setdefault(axis, {})[strength] = part.get("failures", {})
         if axis == "latency":
             delays[perturb.delay_ms(strength)] = part["success"]
     medium = [_outcomes(part) for (_, strength), part in parts.items() if strength == "medium"]
-    found: dict[str, Any] = {"suite": suite, "retained": None, "retained_interval": None}
+    found: dict[str, Any] = {"suite": suite, "suite_failures": failures, "retained": None, "retained_interval": None}
     if medium and any(_outcomes(base)):
         kept = retained_share(_outcomes(base), medium)
         found["retained"], found["retained_interval"] = round(kept.rate, 4), [round(kept.low, 4), round(kept.high, 4)]

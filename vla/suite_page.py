@@ -15,16 +15,27 @@ def robustness(summary: dict[str, Any]) -> str:
         return ""
     groups = [
         f"<h3>{escape(axis)}</h3><p class='hint'>{escape(AXES.get(axis, ''))}</p>"
-        + "".join(bar_row(rate, strength) for strength, rate in strengths.items())
+        + "".join(
+            bar_row(rate, strength) + _failures(summary.get("suite_failures", {}).get(axis, {}).get(strength))
+            for strength, rate in strengths.items()
+        )
         for axis, strengths in suite.items()
     ]
     unfinished = summary.get("suite_unfinished")
     note = f'<p class="note">Not finished: {escape(unfinished)}.</p>' if unfinished else ""
-    base = bar_row(summary["success"], "unperturbed")
+    base = bar_row(summary["success"], "unperturbed") + _failures(summary.get("failures"))
     return (
         f"<section><h2>Robustness</h2><p>{_retained(summary)} All parts play the same seeds.</p>{note}"
         f"{base}{''.join(groups)}{_delay_curve(summary.get('delay_ms'))}</section>"
     )
+
+
+def _failures(counts: dict[str, int] | None) -> str:
+    """A line below a bar: how often it failed for each reason."""
+    if not counts:
+        return ""
+    told = ", ".join(f"{count} × {reason}" for reason, count in counts.items())
+    return f'<p class="below">failures: {escape(told)}</p>'
 
 
 def _retained(summary: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Videos of episodes, for people: the scene, and below it what is asked, what is done, the time and the outcome.
+"""Videos of episodes, for people: the scene, and above it what is asked, what is done, the time and the outcome.
 
 Frames come from the env, are captioned and encoded as they come (h264 in an mp4), and so take no memory. Made where the
 env lives.
@@ -16,7 +16,7 @@ import numpy as np
 from vla import lettering
 from vla.abilities import Explains, Films
 
-WIDTH, HEIGHT = 640, 480  # of the scene; the caption stands below
+WIDTH, HEIGHT = 640, 480  # of the scene; the caption stands above, where no player's buttons hide it
 SPEED_UP = 2  # videos play at twice the simulated time
 _INK, _FAINT, _PAPER = (240, 243, 245), (160, 172, 182), (24, 29, 34)
 _GOOD, _BAD = (34, 104, 74), (158, 52, 42)
@@ -72,8 +72,8 @@ class Film:
         from PIL import Image, ImageDraw
 
         picture = Image.new("RGB", (WIDTH, HEIGHT + self._strip), _PAPER)
-        picture.paste(Image.fromarray(self._last), (0, 0))
-        draw, y = ImageDraw.Draw(picture), HEIGHT + _EDGE - 4
+        picture.paste(Image.fromarray(self._last), (0, self._strip))
+        draw, y = ImageDraw.Draw(picture), _EDGE - 4
         for line in self._lines:
             lettering.draw(draw, _EDGE, y, line, _LARGE, _INK)
             y += _LARGE + 7
@@ -87,9 +87,9 @@ class Film:
         if outcome:
             lines = lettering.wrap(outcome, WIDTH - 2 * _EDGE, _LARGE, 4)
             high = _EDGE + (_LARGE + 7) * len(lines) + 4
-            draw.rectangle((0, 0, WIDTH, high), fill=_GOOD if success else _BAD)
+            draw.rectangle((0, self._strip, WIDTH, self._strip + high), fill=_GOOD if success else _BAD)
             for row, line in enumerate(lines):
-                lettering.draw(draw, _EDGE, 8 + row * (_LARGE + 7), line, _LARGE, (255, 255, 255))
+                lettering.draw(draw, _EDGE, self._strip + 8 + row * (_LARGE + 7), line, _LARGE, (255, 255, 255))
         return np.asarray(picture)
 
 
