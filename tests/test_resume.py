@@ -14,7 +14,7 @@ import pytest
 
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
-from vla import cli, files
+from vla import cli, files, provenance
 from vla import evaluate as evaluation
 from vla.commands import eval as eval_command
 from vla.contracts import VlaError
@@ -130,6 +130,21 @@ def test_other_code_is_another_evaluation(tmp_path, monkeypatch):
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(VlaError, match=r"results\.json.*--overwrite"):
         evaluate(config(), Hashed(), tmp_path, keep=True)
+
+
+def test_the_hash_of_the_code_covers_what_an_agent_meets(tmp_path, monkeypatch):
+    """Two states of a checkout that git calls alike are told apart by the control, the renderer and the arm's model."""
+    found = provenance._sources(["envs.tidy_desk", "vla.rollout"], {"vla", "envs"})
+    assert {"envs.tidy_desk", "envs.tabletop", "vla.control.controller", "vla.gl", "vla.player"} <= set(found)
+    hashes, arms = [], tmp_path / "arms"
+    arms.mkdir()
+    monkeypatch.setattr(provenance, "assets_dir", lambda: tmp_path)
+    for model in ("<mujoco/>", "<mujoco />"):
+        (arms / "arm.xml").write_text(model)
+        provenance.code_sha256.cache_clear()
+        hashes.append(provenance.code_sha256("tests.fake_env"))
+    provenance.code_sha256.cache_clear()
+    assert hashes[0] != hashes[1]
 
 
 @pytest.mark.parametrize("more", [{"more_seeds": [1]}, {"env": "tests.test_resume:TaskEnv"}])
@@ -277,11 +292,12 @@ if __name__ == "__main__":
 def test_a_signal_ends_a_real_process_in_good_order(tmp_path):
     (tmp_path / "run.py").write_text(RUN)
     root = Path(__file__).resolve().parent.parent
-    words = ("eval", "--env", ENV, "--episodes", "400", "--videos", "0", "--workers", "2", "--execute", "2")
+    words = ("eval", "--env", ENV, "--episodes", "400", "--videos", "0", "--execute", "2")
 
     def started(name):
         out = tmp_path / name.lower()
-        command = [sys.executable, str(tmp_path / "run.py"), *words, "--out", str(out)]
+        workers = "2" if name == "SIGTERM" else "1"
+        command = [sys.executable, str(tmp_path / "run.py"), *words, "--workers", workers, "--out", str(out)]
         env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
         return out, subprocess.Popen(
             command,

@@ -12,6 +12,8 @@ from vla.results import read_results
 
 # Settings that do not decide which episodes are played. What the agent plays of each chunk is the agent's own matter.
 FREE_SETTINGS = {"workers", "slots", "videos", "check", "execute", "agent", "suite", "device"}
+# Of the env's own code, and of that and all else that an agent meets: the arm, its control, the renderer, the loop.
+ENV_HASHES = ("env_code_hash", "world_code_hash")
 Rows = list[tuple[str, str, str]]
 
 
@@ -131,12 +133,15 @@ def warnings(runs: Sequence[Run]) -> list[str]:
             found.append(f"{run.label} is incomplete: {run.data['interrupted']}")
     for run in runs[1:]:
         pair = f"{first.label} and {run.label}"
-        codes = [(one.data.get("env_code_hash"), one.data.get("commit")) for one in (first, run)]
-        if codes[0][0] and codes[1][0] and codes[0][0] != codes[1][0]:
-            found.append(
-                f"the env's code differs between {pair} ({codes[0][0]} at commit {codes[0][1]}, {codes[1][0]} at "
-                f"commit {codes[1][1]}): part of the difference may be the env's"
-            )
+        for name in ENV_HASHES:
+            ours, theirs = first.data.get(name), run.data.get(name)
+            if ours and theirs and ours != theirs:
+                commits = [one.data.get("commit") for one in (first, run)]
+                found.append(
+                    f"the env's code differs between {pair} ({ours} at commit {commits[0]}, {theirs} at commit "
+                    f"{commits[1]}): part of the difference may be the env's"
+                )
+                break
         changed = changed_versions(first.data, run.data)
         if changed:
             found.append(f"versions differ between {pair}: {changed}")

@@ -205,10 +205,9 @@ def evaluate(
             if on_stage:
                 on_stage("checking that it sees and reads", 3 * min(config.check, len(requests)))
             can_swap = hasattr(found, "sentence_for")
-            by_index = sorted(results, key=lambda result: result.index)
-            chosen = {request.index for request in requests[: config.check]}
-            first = [result for result in by_index if result.index in chosen]
-            summary["checks"] = run_checks(play, requests[: config.check], first, can_swap)
+            chosen, by_index = requests[: config.check], {result.index: result for result in results}
+            as_it_is = [by_index[request.index] for request in chosen]
+            summary["checks"] = run_checks(play, chosen, as_it_is, can_swap)
             _write(out, summary, shown)
     except RolloutInterrupted as error:
         message = f"the checks were cut short: {error}; the episodes as they are, all of them, are in {out / _FILE}"

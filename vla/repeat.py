@@ -12,7 +12,7 @@ from vla.contracts import EnvSpec, VlaError
 from vla.evaluate import EvalConfig
 from vla.provenance import commit, machine, versions
 from vla.registry import from_file, make_env_of_file
-from vla.results import agent_hashes, env_code_hash, read_results
+from vla.results import agent_hashes, env_code_hash, read_results, world_code_hash
 from vla.robustness import part_folder
 from vla.rollout import Actor
 
@@ -144,6 +144,11 @@ def _cautions(data: dict[str, Any], agent_hash: str | None) -> list[str]:
     code, code_now = data.get("env_code_hash"), env_code_hash(data["env"])
     if code and code != code_now:
         found.append(f"the env's code differs (recorded / now): {code} / {code_now}")
+    world, world_now = data.get("world_code_hash"), world_code_hash(data["env"])
+    if world and world != world_now:
+        found.append(
+            f"the code of the env, the arm, the renderer or the loop differs (recorded / now): {world} / {world_now}"
+        )
     if data.get("commit") != commit():
         found.append(f"the commit differs (recorded / now): {data.get('commit')} / {commit()}")
     then, now = data.get("machine") or {}, machine()

@@ -63,6 +63,7 @@ def summarise(
         "settings": asdict(config),
         "env_spec": None if timing.spec is None else timing.spec.to_dict(),
         "env_code_hash": env_code_hash(config.env),
+        "world_code_hash": world_code_hash(config.env),
         "code_hash": code_hash(config.env, agent),
         **_scores(results),
         "by": {name: _by(results, name) for name in ("kind", "language", "category")},
@@ -109,8 +110,13 @@ def env_code_hash(env: str) -> str | None:
     return found and found[:16]
 
 
+def world_code_hash(env: str) -> str:
+    """Hash of all code that an agent meets: the env's, the arm's and its control, the renderer's, the loop's."""
+    return code_sha256(load_env(env).__module__, "vla.rollout")[:16]
+
+
 def code_hash(env: str, agent: Actor) -> str:
-    """Hash of all code that episodes come out of: the env's, the arm's and its control, the policy's, the loop's."""
+    """Hash of all code that episodes come out of: that which an agent meets, and its own."""
     actors = [agent, getattr(agent, "policy", None)]
     return code_sha256(load_env(env).__module__, "vla.rollout", *(type(one).__module__ for one in actors if one))[:16]
 

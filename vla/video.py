@@ -142,3 +142,9 @@ class Mp4:
             self._container.mux(packet)
         self._container.close()
         return self._file.getvalue()
+
+    def __del__(self) -> None:
+        # One that was given up, as an interrupted episode's: closed in a collection of garbage it would write its end
+        # to a file that may be gone by then, and crash. This comes before.
+        with suppress(Exception):
+            self._container.close()
