@@ -249,15 +249,44 @@ def test_a_locale_without_letters_reads_the_same(bundle: Path, monkeypatch: pyte
     assert agents.load(bundle, "cpu")._golden_instruction == "请整理桌面"
 
 
-def test_a_bundle_is_written_for_all_who_may_read(bundle: Path, tmp_path: Path) -> None:
+def saved(bundle: Path, folder: Path) -> Path:
     agent = agents.load(bundle, "cpu")
     images = {camera.name: agent.golden[f"images.{camera.name}"].numpy() for camera in agent.spec.cameras}
+    return agent.save(folder, agents.Observation(images, agent.golden["state"].numpy(), "tidy up"))
+
+
+def test_a_bundle_is_written_for_all_who_may_read(bundle: Path, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        agent.save(tmp_path / "saved", agents.Observation(images, agent.golden["state"].numpy(), "tidy up"))
+        saved(bundle, tmp_path / "saved")
     finally:
         os.umask(before)
     assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "saved").iterdir()} == {"0o640"}
+
+
+def test_a_bundle_is_on_the_disk_before_it_has_its_name(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda handle: synced.append((tmp_path / "saved").exists()) or sync(handle),  # type: ignore[func-returns-value]
+    )
+    saved(bundle, tmp_path / "saved")
+    assert synced[:3] == [False] * 3 and synced[-1] is True, "three files, and at last the folder's name"
+
+
+def test_an_agent_of_outside_code_loads_where_the_user_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.test_record import saved_agent
+
+    folder = saved_agent(tmp_path / "agent")
+    assert "set VLA_ALLOW=tests.test_train:TinyPolicy" in said(folder)
+    monkeypatch.setenv("VLA_ALLOW", "some.other:Policy,tests.test_train:TinyPolicy")
+    with registry.only_typed([]):
+        assert agents.load(folder, "cpu").policy_name == "tests.test_train:TinyPolicy"
 
 
 # --- datasets ------------------------------------------------------------------------------------------------------

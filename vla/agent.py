@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vla import config as configs
 from vla import paths, registry
@@ -258,20 +259,38 @@ def _load(folder: Path, name: str, device: str) -> Agent:
 
 
 def _policy_of(name: str, values: dict[str, Any], spec: EnvSpec, weights: dict[str, torch.Tensor]) -> Any:
-    """The policy that a bundle describes, ready for its ``weights``. Takes no more memory than they do, and no network.
+    """The policy that a bundle describes, ready for its ``weights``: with little more memory than theirs, and offline.
 
     Raises VlaError where they are not its own.
     """
     config = configs.from_dict(registry.load_config(name), values)
     offline = configs.without_downloads(config)
-    with torch.device("meta"):  # shapes alone, so that a config cannot ask for all the memory there is
-        wanted = {key: tuple(value.shape) for key, value in build_policy(name, offline, spec).state_dict().items()}
+    with _no_larger_than(10 * sum(value.numel() for value in weights.values()) + 20_000_000):
+        policy = build_policy(name, offline, spec)
+    wanted = {key: tuple(value.shape) for key, value in policy.state_dict().items()}
     _require_shapes(weights, wanted)
     if len(weights) > len(wanted):
         raise VlaError(f"the weights hold '{min(set(weights) - set(wanted))}', which the policy has not")
-    policy = build_policy(name, offline, spec)
     policy.config = config
     return policy
+
+
+@contextmanager
+def _no_larger_than(most: int) -> Iterator[None]:
+    """Raise VlaError in place of making more than ``most`` parameters: a config may not ask for all memory there is."""
+    count = 0
+
+    def add(module: Any, name: str, parameter: torch.nn.Parameter | None) -> None:
+        nonlocal count
+        count += 0 if parameter is None else parameter.numel()
+        if count > most:
+            raise VlaError("the config asks for a far larger network than the weights are of")
+
+    hook = register_module_parameter_registration_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _require_shapes(tensors: dict[str, torch.Tensor], wanted: dict[str, tuple[int, ...]]) -> None:
