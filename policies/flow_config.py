@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from vla.config import Between, require_ranges
+from vla.contracts import VlaError
 from vla.nn.config import TrunkConfig
+from vla.settings import require_multiple
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,19 @@ class FlowConfig:
     sample_steps: Annotated[int, Between(1, 200)] = 2
     noise_scale: Annotated[float, Between(0.0, 10.0)] = 0.5
     insulated: bool = False
-    pointing_weight: float = 1.0
-    yaw_weight: float = 1.0
-    offset_weight: float = 1.0
+    pointing_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
+    yaw_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
+    offset_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
 
     def __post_init__(self) -> None:
         require_ranges(self)
+
+    def check(self, prefix: str) -> None:
+        """Raise VlaError where settings do not go together. ``prefix`` is what their names begin with."""
+        require_multiple(prefix, self, "dim", "heads")
+        require_multiple(prefix, self, "chunk", "actions_per_token")
+        if self.dim % 4:
+            raise VlaError(f"--{prefix}dim {self.dim} must be a multiple of 4, the heads of the trunk's attention")
+        if self.execute > self.chunk:
+            raise VlaError(f"--{prefix}execute {self.execute} must be --{prefix}chunk, {self.chunk}, at most")
+        self.trunk.check(f"{prefix}trunk.")

@@ -6,16 +6,20 @@ import dataclasses
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from vla import registry
 from vla.contracts import VlaError
 from vla.recipe import (
     DataConfig,
+    OptimConfig,
     Recipe,
     describe,
+    explained,
     recipe_to_dict,
+    restored,
     settings,
     with_overrides,
 )
@@ -56,7 +60,7 @@ def recipe() -> Recipe:
         (["--optim.precision", "bf16"], "optim.precision", "bf16"),
         (["--validate.every", "-1"], "validate.every", -1),
         (["--data.path=some/where=else"], "data.path", "some/where=else"),
-        (["--seed", "-3"], "seed", -3),
+        (["--seed", "3"], "seed", 3),
         (["--env", "tests.fake_env:DotEnv"], "env", "tests.fake_env:DotEnv"),
     ],
 )
@@ -84,6 +88,14 @@ def test_override(words: list[str], key: str, value: object) -> None:
         (["--policy", "diffusion"], ["--policy is a section", "dim, chunk"]),
         (["--seed.x", "1"], ["--seed is a single value"]),
         (["--name", "x"], ["unknown setting --name"]),
+        (["--seed", "-3"], ["--seed -3 is impossible", "0"]),
+        (["--optim.lr", "0"], ["--optim.lr 0 is impossible"]),
+        (["--optim.lr", "nan"], ["--optim.lr nan is impossible"]),
+        (["--optim.betas", "0.9,1"], ["--optim.betas 0.9,1 is impossible"]),
+        (["--optim.batch_size=0"], ["--optim.batch_size 0 is impossible"]),
+        (["--validate.episodes", "0"], ["--validate.episodes 0 is impossible"]),
+        (["--data.corrections_share", "1.5"], ["--data.corrections_share 1.5 is impossible"]),
+        (["--optim.log_every", "0"], ["--optim.log_every 0 is impossible"]),
         (["stray"], ["'stray' is not an override"]),
     ],
 )
@@ -93,6 +105,42 @@ def test_mistakes_are_named(words: list[str], parts: list[str]) -> None:
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--policy.dim=255", "--policy.dim 255 must be a multiple of --policy.heads, which is 4"),
+        ("--policy.dim=255 --policy.heads=5", "--policy.dim 255 must be a multiple of 4"),
+        ("--policy.chunk=15", "--policy.chunk 15 must be a multiple of --policy.actions_per_token, which is 2"),
+        ("--policy.chunk=2", "--policy.execute 4 must be --policy.chunk, 2, at most"),
+        ("--policy.trunk.pixels=", "--policy.trunk.pixels needs a number"),
+        ("--policy.trunk.glimpse=9", "--policy.trunk.glimpse 9 must be a multiple of 4"),
+        ("--init_share=0.5", "--init_share 0.5 must be 0 without --init"),
+        ("--env=", "--validate.every 0 needs an env"),
+        ("--env= --validate.every=-1", "--data.stills 20000 needs an env"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_before_any_work(
+    words: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vla.cli import main
+
+    assert main(["train", "tidy_desk_flow", *words.split(), "--data", "no/such"]) == 2
+    told = capsys.readouterr().err
+    assert part in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", registry.names("recipe"))
+def test_every_setting_of_every_recipe_is_explained_and_survives_a_file(name: str) -> None:
+    one = registry.load_recipe(name)
+    one.check()
+    meanings = explained(one)
+    assert [key for key, _ in settings(one) if not meanings.get(key)] == []
+    assert not any("\n" in text for text in meanings.values())
+    plain = json.loads(json.dumps(recipe_to_dict(one)))
+    other = replace(one, seed=9, init="elsewhere", optim=OptimConfig(), data=DataConfig("x"))
+    assert restored(other, plain) == one
 
 
 def test_a_recipe_as_a_dict_is_plain_json() -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,7 @@ from vla import perturb
 from vla.contracts import VlaError, episode_seed
 from vla.parallel import SlotPool
 from vla.stills import Stills
+from vla.stills import _name as stills_name
 
 ENV = "tests.fake_env:DotEnv"
 
@@ -27,6 +34,12 @@ def build(tmp_path: Path) -> Callable[..., Stills]:
         return Stills.build(ENV, DotEnv().env_spec, count, seed, tmp_path / "stills", progress=False)
 
     return made
+
+
+def place(folder: Path, count: int = 6, seed: int = 0, **more: Any) -> Path:
+    """Where the stills of DotEnv are kept."""
+    env_spec = json.loads(json.dumps(DotEnv().env_spec.to_dict()))
+    return folder / stills_name({"env": ENV, "env_spec": env_spec, "count": count, "seed": seed} | more)
 
 
 def colour_at(image: np.ndarray, point: np.ndarray) -> tuple[int, ...]:
@@ -109,31 +122,60 @@ def test_a_seed_gives_the_same_stills_and_another_seed_others(tmp_path: Path) ->
     assert (first["images.scene"] != other["images.scene"]).any()
 
 
-def test_kept_stills_are_opened_and_changed_ones_made_anew(build: Callable[..., Stills], tmp_path: Path) -> None:
-    def stamp() -> int:
-        return (tmp_path / "stills/stills.json").stat().st_mtime_ns
+def test_kept_stills_are_opened_and_changed_ones_made_anew(
+    build: Callable[..., Stills], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = place(tmp_path / "stills", 7)
 
-    build()
-    kept = stamp()
-    build()
-    assert stamp() == kept
+    def stamp() -> int:
+        return (root / "stills.json").stat().st_mtime_ns
+
     build(count=7)
-    changed = stamp()
-    assert changed != kept and len(build(count=7)) == 7
-    frames = np.load(tmp_path / "stills/frames.scene.npy")
+    kept = stamp()
+    build(count=7)
+    assert stamp() == kept
+    frames = np.load(root / "frames.scene.npy")
     frames[0] = 255 - frames[0]  # the env no longer renders what is kept
-    np.save(tmp_path / "stills/frames.scene.npy", frames)
-    again = build(count=7)
-    assert stamp() != changed and (np.asarray(again.frames["scene"][0]) != frames[0]).any()
-    (tmp_path / "stills/points.scene.npy").write_bytes(b"cut short")
-    assert len(build(count=7)) == 7
+    np.save(root / "frames.scene.npy", frames)
+    assert capsys.readouterr().out == ""
+    again = Stills.build(ENV, DotEnv().env_spec, 7, 0, tmp_path / "stills")
+    assert stamp() != kept and (np.asarray(again.frames["scene"][0]) != frames[0]).any()
+    said = capsys.readouterr().out
+    assert "no longer renders the stills" in said and str(root) in said
+    assert "rendering 7 stills" in said and "a minute at most" in said
+    (root / "points.scene.npy").write_bytes(b"cut short")
+    assert len(Stills.build(ENV, DotEnv().env_spec, 7, 0, tmp_path / "stills")) == 7
+    assert "are damaged: they are made anew" in capsys.readouterr().out
+
+
+def test_stills_of_other_settings_are_left_alone(build: Callable[..., Stills], tmp_path: Path) -> None:
+    first = build()
+    assert build(seed=1).fingerprint != first.fingerprint != build(count=7).fingerprint
+    spec = DotEnv(quality="fine").env_spec
+    options = {"quality": "fine"}
+    Stills.build(ENV, spec, 6, 0, tmp_path / "stills", progress=False, env_options=options)
+    Stills.build(ENV, spec, 6, 0, tmp_path / "stills", progress=False, randomize=("state",))
+    folders = [place(tmp_path / "stills", *one) for one in ((6, 0), (6, 1), (7, 0))]
+    folders += [place(tmp_path / "stills", **more) for more in ({"env_options": options}, {"randomize": ["state"]})]
+    assert sorted(folders) == sorted(file.parent for file in (tmp_path / "stills").glob("*/stills.json"))
+    stamps = [(folder / "stills.json").stat().st_mtime_ns for folder in folders]
+    assert build().fingerprint == first.fingerprint and build(seed=1).fingerprint != first.fingerprint
+    assert stamps == [(folder / "stills.json").stat().st_mtime_ns for folder in folders]
+
+
+def test_stills_are_of_the_env_with_its_options(tmp_path: Path) -> None:
+    spec = DotEnv(cameras_px=16).env_spec
+    stills = Stills.build(ENV, spec, 3, 0, tmp_path, progress=False, env_options={"cameras_px": 16})
+    assert stills.frames["scene"].shape == (3, 16, 16, 3)
 
 
 def test_interrupted_stills_are_taken_up_again(
     build: Callable[..., Stills], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, part = build(count=200).batch(np.arange(200), 1, np.random.default_rng(0)), tmp_path / "stills.part"
-    shutil.rmtree(tmp_path / "stills")
+    whole = build(count=200).batch(np.arange(200), 1, np.random.default_rng(0))
+    root = place(tmp_path / "stills", 200)
+    part = root.with_name(f"{root.name}.part")
+    shutil.rmtree(root)
     monkeypatch.setattr("vla.stills.available_cpus", lambda: 1)
     call = SlotPool.call
 
@@ -154,7 +196,7 @@ def test_interrupted_stills_are_taken_up_again(
     monkeypatch.setattr(SlotPool, "call", counted)
     again = build(count=200).batch(np.arange(200), 1, np.random.default_rng(0))
     assert asked_for == [128, 192], "what was rendered is kept"
-    assert not part.exists() and not list(tmp_path.glob("stills/round*"))
+    assert not part.exists() and not list(root.glob("round*"))
     assert again["instruction"] == whole["instruction"] and (again["images.scene"] == whole["images.scene"]).all()
     assert (again["points.scene"] == whole["points.scene"]).all()
 
@@ -162,17 +204,20 @@ def test_interrupted_stills_are_taken_up_again(
 def test_of_two_runs_one_waits_for_the_other(build: Callable[..., Stills], tmp_path: Path) -> None:
     made: list[Stills] = []
     second = threading.Thread(target=lambda: made.append(build()))
-    with FileLock(tmp_path / "stills.lock"):
+    root = place(tmp_path / "stills")
+    root.parent.mkdir()
+    with FileLock(root.with_name(f"{root.name}.lock")):
         second.start()
         second.join(timeout=1.0)
-        assert second.is_alive() and not (tmp_path / "stills.part").exists()
+        assert second.is_alive() and not root.with_name(f"{root.name}.part").exists()
     second.join()
     assert len(made[0]) == 6
 
 
 def test_stills_begun_by_other_code_are_made_anew(build: Callable[..., Stills], tmp_path: Path) -> None:
-    part = tmp_path / "stills.part"
-    part.mkdir()
+    root = place(tmp_path / "stills")
+    part = root.with_name(f"{root.name}.part")
+    part.mkdir(parents=True)
     (part / "begun.json").write_text("[]")
     (part / "round_0000000.npz").write_bytes(b"of long ago")
     assert len(build(count=6)) == 6 and not part.exists()
@@ -181,11 +226,46 @@ def test_stills_begun_by_other_code_are_made_anew(build: Callable[..., Stills], 
 def test_what_cannot_be_rendered_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VlaError, match="record anew"):
         Stills.build(ENV, DotEnv(cameras=1).env_spec, 2, 0, tmp_path / "a", progress=False)
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b/thesis.txt").write_text("keep me")
+    thesis = place(tmp_path / "b", 2) / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("keep me")
     with pytest.raises(VlaError, match="no stills"):
         Stills.build(ENV, DotEnv().env_spec, 2, 0, tmp_path / "b", progress=False)
-    assert (tmp_path / "b/thesis.txt").read_text() == "keep me"
+    assert thesis.read_text() == "keep me"
     monkeypatch.delattr(DotEnv, "referring_expressions")
     with pytest.raises(VlaError, match=r"--data\.stills 0"):
         Stills.build(ENV, DotEnv().env_spec, 2, 0, tmp_path / "c", progress=False)
+
+
+def test_an_interruption_is_prompt_and_says_what_is_kept(tmp_path: Path) -> None:
+    """Workers that render are not waited for: one takes a minute for its scenes here."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    script = "from tests.test_stills import render_slowly; render_slowly()"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", script, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "roughly 4 minutes" in process.stdout.readline()
+        time.sleep(0.5)
+        since = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+        assert process.wait() != 0 and time.monotonic() - since < 2.0
+    assert "the stills so far are kept" in said
+
+
+def render_slowly() -> None:
+    """Render what takes minutes, in two processes; for the test above."""
+    import vla.stills
+
+    vla.stills.available_cpus = lambda: 2  # type: ignore[attr-defined]
+    vla.stills._Photographer.pace_s = lambda self, seed: 3.2  # type: ignore[method-assign]
+    Stills.build("tests.test_stills:SlowEnv", DotEnv().env_spec, 150, 0, sys.argv[1])
+
+
+class SlowEnv(DotEnv):
+    """It takes its time for a scene."""
+
+    def reset(self, **given: Any) -> Any:
+        time.sleep(1.0)
+        return super().reset(**given)

@@ -362,7 +362,7 @@ def test_kill_9_and_resume(data: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen([sys.executable, "-c", SCRIPT, str(data), str(out)], env=environment) as process:
         limit = time.monotonic() + 60
-        while not list(out.glob("checkpoints/step_*/state.json")) and time.monotonic() < limit:
+        while not list(out.glob("checkpoints/step_*[0-9]/state.json")) and time.monotonic() < limit:
             assert process.poll() is None
             time.sleep(0.05)
         process.kill()

@@ -22,10 +22,9 @@ from vla.contracts import VlaError
 from vla.files import sync_folder, write_atomically
 from vla.provenance import file_sha256
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 did not hold the statistics
 Tensors = dict[str, dict[str, Tensor]]
-# Settings that a resumed run may change: what was computed so far stays valid.
-MAY_CHANGE = ("optim.steps", "optim.log_every", "optim.checkpoint_every", "validate.", "data.path", "data.record_")
+Found = tuple[Tensors, dict[str, Any]]
 
 
 def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int = 2) -> Path:
@@ -58,7 +57,7 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
     return target
 
 
-def load_newest(folder: Path, warn: Callable[[str], None]) -> tuple[Tensors, dict[str, Any]] | None:
+def load_newest(folder: Path, warn: Callable[[str], None]) -> Found | None:
     """The newest checkpoint that can be read, on the CPU; None where ``folder`` holds no checkpoint at all.
 
     A damaged one is passed over with a line to ``warn``. Raises VlaError if every one is damaged.
@@ -75,12 +74,17 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> tuple[Tensors, dic
     return None
 
 
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint, readable or not; None where there is none."""
+    return next((int(path.name[5:]) for path in _newest_first(folder)), None)
+
+
 def _newest_first(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("step_*") if path.is_dir() and path.name[5:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
-def _load(path: Path) -> tuple[Tensors, dict[str, Any]]:
+def _load(path: Path) -> Found:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {state['format_version']}, and this program reads {FORMAT_VERSION}")
@@ -137,19 +141,3 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
             value = torch.empty_like(parameter).copy_(value)
         state.setdefault(index[id(parameter)], {})[kind] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def require_same_recipe(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise VlaError naming what differs, unless two recipes (as dicts) agree in all but ``MAY_CHANGE``."""
-    old, new = _flat(before), _flat(now)
-    differ = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not k.startswith(MAY_CHANGE)]
-    if differ:
-        rows = ", ".join(f"{k.replace('policy_config', 'policy')} was {old.get(k)} and is {new.get(k)}" for k in differ)
-        raise VlaError(f"this run was begun with another recipe: {rows}; give the same settings, or another --out")
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from vla.cache_files import cache_homes
-from vla.contracts import VlaError
+from vla.contracts import Observation, VlaError
 from vla.dataset import VLA_JSON
+from vla.files import read_json, require_keys
 from vla.frames import FrameCache, Windows
 from vla.nn.language import losses
 from vla.recipe import Recipe
@@ -43,6 +44,8 @@ class Feed:
         windows: what is trained on.
         held: windows of the episodes that are held out, or None.
         fingerprint: of all datasets.
+        stills_fingerprint: of the stills; empty until ``prepare_stills`` has run, and where there are none.
+        env_options: arguments for the env's constructor, with which the dataset was recorded.
         share: windows of a micro-batch that this process sees.
         notes: lines on what is unusual about the data: what is held out, sentences that cannot be told apart.
 
@@ -57,12 +60,12 @@ class Feed:
         for name, batch in batches.items():
             if (batch < 1 or batch % world) and (data.stills or name != "data.stills_batch"):
                 raise VlaError(f"--{name} {batch} cannot be shared by {world} processes")
-        self._recipe, self._rank, self._world, self._device = recipe, rank, world, device
+        self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
+        self._folder, self._recipe, self._rank, self._world, self._device = data_dir, recipe, rank, world, device
         self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
         self.cache = FrameCache.build(data_dir, columns=data.columns)
         chunk = recipe.policy_config.chunk
         kept, held, self.notes = hold_out(self.cache, data.only_success, data.holdout)
-        self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
         drawn = (data.sub_instruction_probability, kept, self._paraphrase, data.decision_steps, data.decision_repeat)
         self.windows = Windows(self.cache, chunk, *drawn)
         self.held = Windows(self.cache, chunk, 0.0, held) if held else None
@@ -73,11 +76,20 @@ class Feed:
         caches = [part.windows.cache for part in self._parts]
         self.notes += losses(text for cache in caches for text in (*cache.instructions, *cache.sub_instructions))
         self._stills: Stills | None = None
+        self.stills_fingerprint = ""
+        self.env_options = recorded_options(data_dir, recipe.env)
+
+    def prepare_stills(self) -> None:
+        """Open the stills that the recipe asks for, or render them, which takes long."""
+        recipe, data = self._recipe, self._recipe.data
         if data.stills:
-            varied = data.stills_randomize
-            folder = cache_homes(data_dir)[-1] / ("stills_varied" if varied else "stills")
-            self._stills = Stills.build(recipe.env, self.cache.spec, data.stills, recipe.seed, folder, randomize=varied)
+            self._stills = Stills.build(
+                *(recipe.env, self.cache.spec, data.stills, recipe.seed, cache_homes(self._folder)[-1] / "stills"),
+                randomize=data.stills_randomize,
+                env_options=self.env_options,
+            )
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
+            self.stills_fingerprint = self._stills.fingerprint
 
     def _add_corrections(self, chunk: int) -> None:
         data = self._recipe.data
@@ -112,6 +124,13 @@ class Feed:
             for name, value in drawn[0].items()
         }
 
+    def golden(self) -> Observation:
+        """The observation of the agent's golden trace: from a held-out episode where there is one."""
+        windows = self.held or self.windows
+        batch = windows.batch(np.array([len(windows) // 2]), batch_rng(self._recipe.seed, 0, 0))
+        images = {camera.name: batch[f"images.{camera.name}"][0].numpy() for camera in self.cache.spec.cameras}
+        return Observation(images, batch["state"][0].numpy(), batch["instruction"][0])
+
     def part(self, part: int) -> int:
         """A number for a micro-batch of a step that no other process uses."""
         return part * self._world + self._rank
@@ -130,3 +149,20 @@ class Feed:
                 batch["stills"] = pinned(stills, self._device)
             parts.append(batch)
         return parts
+
+
+def recorded_options(data_dir: Path, env: str) -> dict[str, Any]:
+    """The arguments for the env's constructor (``--env-option``) that the dataset was recorded with.
+
+    Empty where another's tool recorded it, or it is of another env than the one called ``env``.
+    """
+    from vla.registry import split_argument
+
+    if not (data_dir / VLA_JSON).is_file():
+        return {}
+    facts = read_json(data_dir / VLA_JSON)
+    if split_argument(str(facts.get("env")))[0] != split_argument(env)[0]:
+        return {}
+    recording = facts.get("recording", {})
+    require_keys({"env_options": {}} | recording, {"env_options": dict}, str(data_dir / VLA_JSON))
+    return recording.get("env_options", {})

@@ -122,11 +122,11 @@ class SlotPool:
         hint = " (out of memory? try fewer --workers)" if code == -signal.SIGKILL else ""
         return WorkerDied(f"worker {worker + 1} of {self.workers} (process {process.pid}) {how}{hint}")
 
-    def close(self) -> None:
-        """End the workers and free their objects. May be called twice."""
-        for pipe in self._pipes:
+    def close(self, at_once: bool = False) -> None:
+        """End the workers and free their objects, ``at_once`` without waiting for what they do. May be called twice."""
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
             with contextlib.suppress(OSError):
-                pipe.send(None)
+                process.kill() if at_once else pipe.send(None)
             pipe.close()  # a worker whose answer nobody awaits must not wait for a reader
         for process in self._processes:
             process.join(10)
@@ -139,8 +139,9 @@ class SlotPool:
     def __enter__(self) -> SlotPool:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After Ctrl-C nobody waits for an answer: workers may be in the middle of something long.
+        self.close(at_once=kind is not None and issubclass(kind, KeyboardInterrupt))
 
 
 class _Objects:

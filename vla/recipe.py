@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from vla.config import Between, require_ranges
 from vla.contracts import VlaError
+from vla.settings import attributes_of, parse_value
 
 
 @dataclass(frozen=True)
@@ -43,39 +44,61 @@ class DataConfig:
 
     path: str
     record_command: str = ""
-    sub_instruction_probability: float = 0.3
+    sub_instruction_probability: Annotated[float, Between(0.0, 1.0)] = 0.3
     paraphrase: str = ""
-    decision_steps: int = 0
-    decision_repeat: int = 1
+    decision_steps: Annotated[int, Between(0, 10**6)] = 0
+    decision_repeat: Annotated[int, Between(1, 10**4)] = 1
     only_success: bool = True
-    colour_jitter: float = 0.0
-    stills: int = 0
-    stills_batch: int = 32
-    stills_sentences: int = 3
+    colour_jitter: Annotated[float, Between(0.0, 10.0)] = 0.0
+    stills: Annotated[int, Between(0, 10**8)] = 0
+    stills_batch: Annotated[int, Between(1, 10**6)] = 32
+    stills_sentences: Annotated[int, Between(1, 10**4)] = 3
     stills_randomize: tuple[str, ...] = ()
     corrections: tuple[str, ...] = ()
-    corrections_share: float = 0.3
-    holdout: float = 0.02
+    corrections_share: Annotated[float, Between(1e-6, 1.0)] = 0.3
+    holdout: Annotated[float, Between(0.0, 0.99)] = 0.02
     columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How to train. Steps are optimiser steps; each sees ``batch_size * accumulate`` samples over all processes."""
+    """How to train. Steps are optimiser steps; each sees ``batch_size * accumulate`` samples over all processes.
 
-    steps: int = 10_000
-    batch_size: int = 64
-    accumulate: int = 1
-    lr: float = 3e-4
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup_steps: int = 200
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
+    Attributes:
+        steps: optimiser steps, in all.
+        batch_size: windows of demonstrations in a micro-batch, over all processes.
+        accumulate: micro-batches in a step.
+        lr: the highest learning rate, reached after the warm-up; a cosine brings it down to 1 % at the last step.
+        weight_decay: AdamW's.
+        betas: AdamW's.
+        warmup_steps: steps in which the learning rate rises to ``lr``.
+        clip_norm: the largest norm of a step's gradient; longer ones are shortened to it.
+        ema_decay: of the average of the weights, which is what is validated and shipped.
+        precision: of the network's arithmetic; auto takes bf16 where the machine is fast at it.
+        compile: whether torch.compile is used.
+        log_every: steps between two lines of the log.
+        checkpoint_every: steps between two checkpoints; the last two are kept.
+    """
+
+    steps: Annotated[int, Between(1, 10**9)] = 10_000
+    batch_size: Annotated[int, Between(1, 10**6)] = 64
+    accumulate: Annotated[int, Between(1, 10**6)] = 1
+    lr: Annotated[float, Between(1e-12, 100.0)] = 3e-4
+    weight_decay: Annotated[float, Between(0.0, 100.0)] = 0.05
+    betas: Annotated[tuple[float, float], Between(0.0, 0.999999)] = (0.9, 0.95)
+    warmup_steps: Annotated[int, Between(0, 10**9)] = 200
+    clip_norm: Annotated[float, Between(1e-9, 1e9)] = 1.0
+    ema_decay: Annotated[float, Between(0.0, 0.999999)] = 0.999
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
-    log_every: int = 10
-    checkpoint_every: int = 500
+    log_every: Annotated[int, Between(1, 10**9)] = 10
+    checkpoint_every: Annotated[int, Between(1, 10**9)] = 500
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -83,14 +106,18 @@ class ValidateConfig:
     """Closed-loop validation during training, on seeds that neither recording nor evaluation uses.
 
     Attributes:
-        every: steps between two validations; 0 for one at the end, -1 for none.
-        episodes: episodes of one validation.
+        every: steps between two validations in the env; one more comes at the end of training. 0 for that one alone
+            (it plays ``validate.episodes`` episodes), -1 for none.
+        episodes: episodes that one validation plays.
         workers: processes that step the envs.
     """
 
-    every: int = 0
-    episodes: int = 20
-    workers: int = 1
+    every: Annotated[int, Between(-1, 10**9)] = 0
+    episodes: Annotated[int, Between(1, 10**6)] = 20
+    workers: Annotated[int, Between(1, 1024)] = 1
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -101,7 +128,8 @@ class Recipe:
         name: the recipe's name; the run's default folder is ``runs/NAME``.
         env: the env of the closed-loop validation; "" for none, and then ``validate.every`` is -1.
         policy: the policy's name in the registry.
-        policy_config: the policy's own frozen config dataclass; ``--policy.FIELD`` overrides it.
+        policy_config: the policy's own frozen config dataclass; ``--policy.FIELD`` overrides it. A method
+            ``check(prefix)`` raises VlaError for impossible settings, see ``vla.config`` for the range of each.
         init: the agent, by name or folder, whose weights and statistics the run starts from; empty for fresh ones.
         init_share: how much of ``init`` there is in the agent that is written, 0 to 1: 0.5 is half way between the
             weights that the run started from and those that it came to. It keeps what ``init`` could do beside what
@@ -117,8 +145,23 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     validate: ValidateConfig = field(default_factory=ValidateConfig)
     init: str = ""
-    init_share: float = 0.0
-    seed: int = 0
+    init_share: Annotated[float, Between(0.0, 0.999999)] = 0.0
+    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
+
+    def check(self) -> None:
+        """Raise VlaError, naming the settings, where they do not go together: before any work is done."""
+        data, validate = self.data, self.validate
+        if validate.every >= 0 and not self.env:
+            raise VlaError(f"--validate.every {validate.every} needs an env to play in; name it with --env")
+        if data.stills and not self.env:
+            raise VlaError(f"--data.stills {data.stills} needs an env to render them; name it with --env")
+        if self.init_share and not self.init:
+            raise VlaError(f"--init_share {self.init_share} must be 0 without --init")
+        if hasattr(self.policy_config, "check"):
+            self.policy_config.check("policy.")
 
 
 _ALIAS = {"policy": "policy_config"}
@@ -158,7 +201,12 @@ def _replace(recipe: Recipe, node: Any, path: list[str], whole: list[str], text:
     if len(path) > 1:
         return dataclasses.replace(node, **{name: _replace(recipe, getattr(node, name), path[1:], whole, text)})
     annotation = typing.get_type_hints(type(node))[name]
-    return dataclasses.replace(node, **{name: parse_value(text, annotation, "--" + ".".join(whole))})
+    key = "--" + ".".join(whole)
+    value = parse_value(text, annotation, key)
+    try:
+        return dataclasses.replace(node, **{name: value})
+    except VlaError as error:
+        raise VlaError(f"{key} {text} is impossible: {error}") from error
 
 
 def _check_key(recipe: Recipe, path: list[str]) -> None:
@@ -195,7 +243,7 @@ def _value_at(recipe: Recipe, key: str) -> Any:
 
 
 def _example(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
@@ -214,70 +262,28 @@ def settings(recipe: Recipe) -> list[tuple[str, Any]]:
     return list(walk(recipe, ""))
 
 
-def parse_value(text: str, annotation: Any, key: str) -> Any:
-    """Read ``text`` as the type ``annotation``: int, float, bool, str, Literal, tuple (``1,2,3``) or Optional.
-
-    Raises VlaError naming ``key``, the text and the type that was expected.
-    """
-    try:
-        return _parse(text, annotation)
-    except ValueError as error:
-        raise VlaError(f"{key} takes {type_name(annotation)}, and was given '{text}'") from error
-
-
-def _parse(text: str, annotation: Any) -> Any:
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        if type(None) in args and text.lower() == "none":
-            return None
-        for option in (a for a in args if a is not type(None)):
-            try:
-                return _parse(text, option)
-            except ValueError:
-                continue
-        raise ValueError(text)
-    if origin is Literal:
-        matches = [option for option in args if str(option) == text]
-        if not matches:
-            raise ValueError(text)
-        return matches[0]
-    if origin is tuple:
-        parts = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()]
-        kinds = [args[0]] * len(parts) if len(args) == 2 and args[1] is Ellipsis else list(args)
-        if len(kinds) != len(parts):
-            raise ValueError(text)
-        return tuple(_parse(part, kind) for part, kind in zip(parts, kinds, strict=True))
-    if annotation is bool:
-        values = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-        if text.lower() not in values:
-            raise ValueError(text)
-        return values[text.lower()]
-    if annotation is int:
-        return int(text.replace("_", ""))
-    if annotation is float:
-        return float(text)
-    if annotation in (str, Any):
-        return text
-    raise ValueError(text)
-
-
-def type_name(annotation: Any) -> str:
-    """A type in words that fit an error message, e.g. ``a whole number`` or ``numbers such as 0.9,0.95``."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join("none" if a is type(None) else type_name(a) for a in args)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin is tuple:
-        count = "a list" if args[-1] is Ellipsis else f"{len(args)} values"
-        return f"{count} such as {'0.9,0.95' if args[0] is float else '1,2,3' if args[0] is int else 'a,b'}"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain JSON types, for provenance."""
     return _plain(dataclasses.asdict(recipe))
+
+
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def restored(recipe: Recipe, data: dict[str, Any]) -> Recipe:
+    """``recipe`` with the settings that ``recipe_to_dict`` gave. Raises VlaError for one that it has not."""
+    alias = {field: name for name, field in _ALIAS.items()}
+    words = []
+    for key, value in flat(data).items():
+        section, dot, rest = key.partition(".")
+        if dot or section not in _FIXED:
+            words.append(f"--{alias.get(section, section)}{dot}{rest}={_example(value)}")
+    return with_overrides(recipe, words)
 
 
 def _plain(value: Any) -> Any:
@@ -287,8 +293,26 @@ def _plain(value: Any) -> Any:
 
 
 def describe(recipe: Recipe) -> str:
-    """The recipe for reading: name, env, policy, then every setting on a line of its own."""
+    """The recipe for reading: name, env, policy, then every setting on a line of its own, with what it means."""
     rows = settings(recipe)
-    width = max(len(key) for key, _ in rows)
+    width, meanings = max(len(key) for key, _ in rows), explained(recipe)
     head = f"recipe {recipe.name}: policy {recipe.policy} on env {recipe.env}"
-    return "\n".join([head, *(f"  {key:<{width}}  {_example(value)}" for key, value in rows)])
+    lines = [f"  {key:<{width}}  {_example(value):<12}  {meanings.get(key, '')}".rstrip() for key, value in rows]
+    return "\n".join([head, *lines])
+
+
+def explained(recipe: Recipe) -> dict[str, str]:
+    """What each setting means, in one line: of the ``Attributes`` in the docstring of its config."""
+    found: dict[str, str] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        said = attributes_of(type(node))
+        for name in _open_fields(recipe, node):
+            value = getattr(node, _ALIAS.get(name, name) if node is recipe else name)
+            if dataclasses.is_dataclass(value):
+                walk(value, f"{prefix}{name}.")
+            elif name in said:
+                found[prefix + name] = said[name]
+
+    walk(recipe, "")
+    return found

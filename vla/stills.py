@@ -1,16 +1,21 @@
 """Stills: single scenes, rendered for learning what words mean: where each thing is, and how it lies.
 
 A demonstration names a few things and takes a hundred frames over it. In its time an env renders some forty fresh
-scenes, and a sentence for each thing in them. They are made once, from a seed, and kept beside the frame cache (an
-interrupted run leaves a folder ``.part``, and the next one goes on from it):
+scenes, and a sentence for each thing in them. They are made once, from a seed, and kept beside the frame cache, those
+of each env, seed and count in a folder of their own (an interrupted run leaves a folder ``.part``, and the next one
+goes on from it):
 ``frames.{camera}.npy`` is uint8 (N, H, W, 3), the other ``.npy`` files are the columns, ``stills.json`` has the rest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -42,6 +47,7 @@ class Stills:
         points: camera name to float32 (M, 6), see ``vla.contracts.Env.points``.
         yaws: float32 (M, 4), see ``vla.contracts.ReferringExpression``.
         offsets: float32 (M, 6), likewise.
+        fingerprint: of all but the images, in hexadecimal.
     """
 
     def __init__(self, root: Path, document: dict[str, Any]) -> None:
@@ -54,6 +60,10 @@ class Stills:
             self.yaws, self.offsets = np.load(root / "yaws.npy"), np.load(root / "offsets.npy")
         except (OSError, ValueError, EOFError) as error:
             raise VlaError(f"the stills {root} are damaged: {error}") from error
+        known = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+        for column in (self.state, self.bounds, self.yaws, self.offsets, *self.points.values()):
+            known.update(np.ascontiguousarray(column))
+        self.fingerprint = known.hexdigest()
 
     def __len__(self) -> int:
         return len(self.state)
@@ -68,40 +78,49 @@ class Stills:
         folder: str | Path,
         progress: bool = True,
         randomize: Sequence[str] = (),
+        env_options: dict[str, Any] | None = None,
     ) -> Stills:
         """The stills of an env: opened if they are there and still what the env renders, else made.
+
+        What takes long is said before it begins, unless ``progress`` is off. Stills of other settings are left alone.
 
         Args:
             env: the env's name; it offers ``referring_expressions``, see ``vla.contracts.Env``.
             spec: the spec that the env must have.
             count: how many scenes.
             seed: the run's seed.
-            folder: where they are kept.
-            progress: show a progress bar.
+            folder: where they are kept, in a folder named after env, seed, count and the rest.
+            progress: show a progress bar, and say what is rendered.
             randomize: axes of ``vla.perturb`` that vary from scene to scene.
+            env_options: arguments for the env's constructor.
 
         Raises:
             VlaError: the env refers to nothing, has another spec or can't do an axis, or the disk is full.
         """
-        root = Path(folder)
         identity = {"env": env, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
-        if randomize:
-            identity["randomize"] = sorted(randomize)
-        photographer = _Photographer(env, count, tuple(randomize))
+        identity |= {"randomize": sorted(randomize)} if randomize else {}
+        identity |= {"env_options": env_options} if env_options else {}
+        root = Path(folder) / _name(identity)
+        say = print if progress else lambda text: None
+        photographer = _Photographer.of(identity)
         try:
             photographer.require(spec)
             found = _open(root, identity)
             if found is not None and photographer.agrees(found, seed):
                 return found
+            if found is not None:
+                say(f"env {env} no longer renders the stills in {root}: they are made anew")
+                shutil.rmtree(root, ignore_errors=True)
+            elif root.exists():
+                say(f"the stills in {root} are damaged: they are made anew")
+            each_s = photographer.pace_s(seed)
         finally:
             photographer.close()
-        if found is not None:  # the env has changed
-            shutil.rmtree(root, ignore_errors=True)
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(root.with_name(f"{root.name}.lock")):  # of two runs on the same data one waits for the other
                 if _open(root, identity) is None:
-                    _render(identity, spec, root, progress)
+                    _render(identity, spec, root, progress, say, each_s)
         except OSError as error:
             raise VlaError(f"cannot write the stills {root}: {error.strerror or error}") from error
         made = _open(root, identity)
@@ -150,10 +169,16 @@ class Stills:
 class _Photographer:
     """Renders the ``total`` scenes of one env. Lives in a worker."""
 
-    def __init__(self, env: str, total: int, randomize: tuple[str, ...] = ()) -> None:
+    def __init__(self, env: str, total: int, randomize: Sequence[str] = (), options: dict | None = None) -> None:
         perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(load_env(env)), f"env {env}")
         self._axes, self._total = randomize, total
-        self._name, self._env = env, cast(Any, make_env(env))  # referring_expressions is an extra of the contract
+        self._name, self._env = env, cast(Any, make_env(env, **(options or {})))  # with the contract's extras
+
+    @classmethod
+    def of(cls, identity: dict[str, Any]) -> _Photographer:
+        """The one for the stills with this identity."""
+        randomize, options = identity.get("randomize", ()), identity.get("env_options")
+        return cls(identity["env"], identity["count"], randomize, options)
 
     def require(self, spec: EnvSpec) -> None:
         """Raise VlaError unless the env has this spec and can refer to things."""
@@ -209,9 +234,22 @@ class _Photographer:
             )
         )
 
+    def pace_s(self, seed: int) -> float:
+        """Roughly how many seconds a scene takes."""
+        since = time.monotonic()
+        self.shoot(seed, 0, min(4, self._total))
+        return (time.monotonic() - since) / min(4, self._total)
+
     def close(self) -> None:
         """Free the env."""
         self._env.close()
+
+
+def _name(identity: dict[str, Any]) -> str:
+    """A folder's name for stills: readable, and another one for each identity."""
+    text = json.dumps([FORMAT_VERSION, identity], sort_keys=True)
+    env = re.sub(r"\W+", "_", identity["env"])[:40]
+    return f"{env}-seed{identity['seed']}-{identity['count']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
@@ -222,13 +260,15 @@ def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
         return Stills(root, document) if fits else None
     except FileNotFoundError:
         if root.exists() and any(root.iterdir()):
-            raise VlaError(f"{root} holds something that is no stills; name an empty folder") from None
+            raise VlaError(f"{root} holds something that is no stills; move it away") from None
         return None
     except (ValueError, KeyError, VlaError):
-        return None  # damaged: made anew
+        return None  # made anew
 
 
-def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool) -> None:
+def _render(
+    identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool, say: Callable[[str], None], each_s: float
+) -> None:
     """Make the stills ``root``. What an interrupted run has rendered is taken up again."""
     from vla.progress import Progress
 
@@ -236,14 +276,17 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
     frames = _begin(identity, spec, part)
     rounds = {part / f"round_{start:07d}.npz": (start, min(_ROUND, count - start)) for start in range(0, count, _ROUND)}
     todo = [file for file in rounds if not file.is_file()]
-    workers = min(available_cpus(), len(rounds))
+    workers, left = min(available_cpus(), len(rounds)), sum(rounds[file][1] for file in todo)
+    about = "a minute at most" if each_s * left < 60 * workers else f"{each_s * left / 60 / workers:.0f} minutes"
+    say(
+        f"rendering {left:,} stills of {identity['env']} with {workers} process(es), roughly {about}; they are kept in "
+        f"{root} for further runs; --data.stills 0 does without"
+    )
     with (
+        _told(lambda: say("\nstopped; the stills so far are kept, and the same command goes on from there")),
         Progress(disable=not progress) as bar,
-        SlotPool(
-            partial(_Photographer, identity["env"], count, tuple(identity.get("randomize", ()))), workers, workers
-        ) as pool,
+        SlotPool(partial(_Photographer.of, identity), workers, workers) as pool,
     ):
-        left = sum(rounds[file][1] for file in todo)
         task = bar.add_task("rendering stills", total=count, completed=count - left)
         for first in range(0, len(todo), workers):
             asked = dict(enumerate(todo[first : first + workers]))
@@ -267,6 +310,15 @@ def _render(identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool)
         file.unlink()
     shutil.rmtree(root, ignore_errors=True)
     part.rename(root)
+
+
+@contextmanager
+def _told(tell: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell()
+        raise
 
 
 def _begin(identity: dict[str, Any], spec: EnvSpec, part: Path) -> dict[str, np.ndarray]:

@@ -8,59 +8,34 @@ from __future__ import annotations
 
 import copy
 import math
-import shlex
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from vla import checkpoint, provenance
 from vla.agent import Agent, load
-from vla.contracts import Observation, VlaError
+from vla.contracts import VlaError
+from vla.devices import make_accelerator
 from vla.ema import Ema
 from vla.feed import Feed
 from vla.frames import Windows
 from vla.interrupt import StopRequest
+from vla.normalise import Normaliser
 from vla.optim import LossModule, idle_parameters, learning_rate, make_optimizer, pick_precision
 from vla.recipe import Recipe, recipe_to_dict
-from vla.sampling import Prefetch, batch_rng, colour_jitter, fit_normaliser, seed_torch, to_device
+from vla.run_folder import begin, go_on, writing
+from vla.sampling import Prefetch, colour_jitter, fit_normaliser, seed_torch, to_device
+from vla.train_checks import make_policy, require_data, require_env, require_fits
 from vla.train_log import TrainLog
-from vla.validate import closed_loop, held_out_loss, require_env
-
-
-class TrainingStopped(VlaError):
-    """A run was asked to stop and wrote a checkpoint first. ``signal`` is the number of what asked."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.signal = number
-
-
-@dataclass
-class TrainResult:
-    """How a run ended.
-
-    Attributes:
-        steps: optimiser steps done, those before a resume included.
-        loss: the last step's loss.
-        agent_dir: the agent bundle.
-        scores: ``validation_loss``, and from the closed loop ``success`` (rate, low, high, n) and ``progress``.
-        wall_s: seconds of training, those before a resume included.
-    """
-
-    steps: int
-    loss: float
-    agent_dir: Path
-    scores: dict[str, Any] = field(default_factory=dict)
-    wall_s: float = 0.0
+from vla.train_result import Diverged, TrainingStopped, TrainResult
+from vla.validate import closed_loop, held_out_loss
 
 
 def train(
@@ -83,53 +58,48 @@ def train(
         command: the command line, kept in the agent's provenance.
         on_step: called after each step with the number of steps done and the loss.
 
-    Raises VlaError where the data is missing, the run exists and ``resume`` is not set, the loss is no longer
-    finite, or the checkpoints don't fit; TrainingStopped after SIGINT or SIGTERM.
+    Raises VlaError where a setting is impossible, the data is missing, the run exists and ``resume`` is not set,
+    another training is at work in ``out_dir``, the disk is full, the loss is no longer finite, or the checkpoints don't
+    fit; TrainingStopped after SIGINT, SIGTERM or SIGHUP. What was finished before is kept in ``checkpoints/``.
     """
     data_dir, out_dir = Path(data_dir), Path(out_dir)
-    _require_data(recipe, data_dir)
-    held = sorted((out_dir / "checkpoints").glob("step_*"))
-    if held and not resume:
-        raise VlaError(f"{out_dir} already holds a run; continue it with --resume, or choose another folder with --out")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    return _Run(recipe, data_dir, out_dir, command).train(resume, wandb, on_step or (lambda step, loss: None))
+    recipe.check()
+    require_data(recipe, data_dir)
+    with writing(out_dir, resume):
+        notes, found = go_on(out_dir, recipe) if resume else ([], None)
+        if os.environ.get("RANK", "0") == "0":
+            begin(out_dir, recipe)
+        run = _Run(recipe, data_dir, out_dir, command, found)
+        return run.train(notes, wandb, on_step or (lambda step, loss: None))
 
 
 class _Run:
     """One training run: what is trained, on what, and the counters."""
 
-    def __init__(self, recipe: Recipe, data_dir: Path, out_dir: Path, command: str) -> None:
-        from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-
-        from vla.registry import load_policy
-
+    def __init__(
+        self, recipe: Recipe, data_dir: Path, out_dir: Path, command: str, found: checkpoint.Found | None
+    ) -> None:
         self.recipe, self.out_dir, self.command = recipe, out_dir, command
         self.ancestor: dict[str, Any] = {}
         self.initial: dict[str, torch.Tensor] = {}
-        if not 0 <= recipe.init_share < 1 or (recipe.init_share and not recipe.init):
-            raise VlaError(f"--init_share {recipe.init_share} must be from 0 to below 1, and 0 without --init")
         self.commit = provenance.commit()  # of the code that runs, whatever is checked out when the run ends
         optim = recipe.optim
-        # Rank 0 alone validates in closed loop, so the others may have to wait for long.
-        waiting = InitProcessGroupKwargs(timeout=timedelta(hours=4))
-        # A part whose loss is turned off, an ablation, must not stop the others.
-        idle = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[waiting, idle])  # LossModule casts
+        self.accelerator = make_accelerator()
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         with self.accelerator.main_process_first():  # which makes the caches, and the others find them
             self.feed = Feed(recipe, data_dir, rank, world, self.device)
         self.spec = self.feed.cache.spec
         if recipe.validate.every >= 0 and self.main:
-            require_env(recipe, self.spec)
-        self.normaliser = fit_normaliser(self.feed.windows).to(self.device)
-
+            require_env(recipe, self.spec, self.feed.env_options)
         torch.manual_seed(recipe.seed)
-        self.policy = load_policy(recipe.policy)(recipe.policy_config, self.spec)
-        self.policy.to(self.device)
-        if recipe.init:
+        self.policy = make_policy(recipe, self.spec).to(self.device)
+        if found is not None:
+            self.normaliser = Normaliser.from_tensors(found[0]["statistics"], self.spec).to(self.device)
+        elif recipe.init:
             self._start_from(load(recipe.init, str(self.device)))
+        else:
+            self.normaliser = fit_normaliser(self.feed.windows).to(self.device)
         self.optimizer = make_optimizer(self.policy, optim, self.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = Ema(self.policy, optim.ema_decay)
@@ -148,47 +118,59 @@ class _Run:
         self.window_steps = 0
         self.scores: dict[str, Any] = {}
         self.stop, self.all_stop = StopRequest(), False
+        self.saved = 0  # the step of the last checkpoint
+        if found is not None:
+            self._go_on_from(*found)
+        with self.accelerator.main_process_first():  # what can be refused has been: now the long work
+            self.feed.prepare_stills()
+        if found is not None and found[1]["stills"] != self.feed.stills_fingerprint:
+            raise VlaError(f"env {recipe.env} renders other stills than when this run began; train anew with --out")
 
     def _start_from(self, agent: Agent) -> None:
         """Take over an agent's weights, and its statistics, which belong to them."""
-        agent.spec.require(self.spec, f"agent {self.recipe.init}", "the dataset")
-        if agent.config != self.recipe.policy_config:
-            raise VlaError(f"agent {self.recipe.init} has another config:\n{agent.config}\n{self.recipe.policy_config}")
+        require_fits(agent, self.recipe, self.spec)
         self.policy.load_state_dict(agent.policy.state_dict())
         if self.recipe.init_share:
-            self.initial = agent.policy.state_dict()
+            self.initial = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
         self.normaliser, self.ancestor = agent.normaliser, agent.provenance | {"hash": agent.hash}
 
     # ------------------------------------------------------------------ the loop
 
-    def train(self, resume: bool, wandb: bool, on_step: Callable[[int, float], None]) -> TrainResult:
-        """Train to the end. See the module's ``train``."""
-        notes: list[str] = []
-        if resume:
-            self._resume(notes)
+    def train(self, notes: list[str], wandb: bool, on_step: Callable[[int, float], None]) -> TrainResult:
+        """Train to the end; ``notes`` are printed first. See the module's ``train``."""
         start, steps = self.step, self.recipe.optim.steps
         settings = recipe_to_dict(self.recipe)
         with TrainLog(self.out_dir, start, steps, settings, self.main, wandb) as log, self.stop:
             for note in [*notes, *self.feed.cache.mapping, *self.feed.notes, self._headline()]:
                 log.say(note)
-            with Prefetch(self.feed.step, start, steps) as batches:
-                self.policy.train()
-                since, first = time.monotonic(), start
-                for parts in batches:
-                    metrics = self._one_step(parts)
-                    self._add_to_window(metrics)
-                    samples_per_s = (self.step - first) * self._samples_a_step() / (time.monotonic() - since)
-                    log.progress(self.step, self.loss, samples_per_s)
-                    disturbed = self._after_step(log, samples_per_s)
-                    if self.step == start + 1:
-                        for note in idle_parameters(self.policy, self.optimizer):
-                            log.say(note)
-                    on_step(self.step, self.loss)
-                    if self.step < steps and (self.all_stop or (self.stop and self.accelerator.num_processes == 1)):
-                        self._stop(log)
-                    if disturbed:
-                        since, first = time.monotonic(), self.step
+            try:
+                self._steps(log, on_step)
+            except Exception as error:
+                # Nothing that was finished is lost; after steps that lead to no finite loss the last checkpoint is it.
+                if self.main and self.step > max(start, self.saved) and not isinstance(error, (Diverged, OSError)):
+                    self._save(log)
+                raise
             return self._finish(log)
+
+    def _steps(self, log: TrainLog, on_step: Callable[[int, float], None]) -> None:
+        start, steps = self.step, self.recipe.optim.steps
+        with Prefetch(self.feed.step, start, steps) as batches:
+            self.policy.train()
+            since, first = time.monotonic(), start
+            for parts in batches:
+                metrics = self._one_step(parts)
+                self._add_to_window(metrics)
+                samples_per_s = (self.step - first) * self._samples_a_step() / (time.monotonic() - since)
+                log.progress(self.step, self.loss, samples_per_s)
+                disturbed = self._after_step(log, samples_per_s)
+                if self.step == start + 1:
+                    for note in idle_parameters(self.policy, self.optimizer):
+                        log.say(note)
+                on_step(self.step, self.loss)
+                if self.step < steps and (self.all_stop or (self.stop and self.accelerator.num_processes == 1)):
+                    self._stop(log)
+                if disturbed:
+                    since, first = time.monotonic(), self.step
 
     def _ready(self, raw: dict[str, Any]) -> dict[str, Any]:
         """A batch in SI units as the policy sees it in training."""
@@ -221,9 +203,11 @@ class _Run:
         loss_value, asked = self.accelerator.reduce(shared, "mean").tolist()
         self.all_stop = asked > 0  # all processes must end at the same step, whichever was asked to
         if not (math.isfinite(loss_value) and math.isfinite(float(norm))):
-            raise VlaError(
+            kept = checkpoint.newest_step(self.out_dir / "checkpoints")
+            raise Diverged(
                 f"the loss is no longer finite at step {step + 1} (loss {loss_value}, gradient norm {float(norm)}); "
-                f"the last checkpoint is kept: try --resume with a lower --optim.lr or --optim.clip_norm"
+                f"try a lower --optim.lr or --optim.clip_norm"
+                + (f" with --resume: the checkpoint of step {kept} is kept" if kept else "; there is no checkpoint yet")
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -254,6 +238,8 @@ class _Run:
             disturbed = True
         if every > 0 and self.step % every == 0 and not last:
             if self.main:
+                if self.saved < self.step:  # an env that fails cannot cost what was trained
+                    self._save(log)
                 self._closed_loop(log, self._agent())
             self.accelerator.wait_for_everyone()
             disturbed = True
@@ -263,11 +249,11 @@ class _Run:
         agent_dir = self.out_dir / "agent"
         if self.main:
             agent = self._agent()
-            agent.save(agent_dir, self._golden())  # now, so that an env that fails cannot cost the agent
+            agent.save(agent_dir, self.feed.golden())  # now, so that an env that fails cannot cost the agent
             if self.recipe.validate.every >= 0:
                 self._closed_loop(log, agent)
                 agent.provenance = self._provenance()
-                agent.save(agent_dir, self._golden())
+                agent.save(agent_dir, self.feed.golden())
         log.say(f"agent written to {agent_dir}")
         self.accelerator.wait_for_everyone()
         return TrainResult(self.step, self.loss, agent_dir, dict(self.scores), self._wall_s())
@@ -293,7 +279,7 @@ class _Run:
         from vla.rollout import RolloutInterrupted
 
         try:
-            rate, progress = closed_loop(self.recipe, agent, lambda: bool(self.stop))
+            rate, progress = closed_loop(self.recipe, agent, self.feed.env_options, lambda: bool(self.stop))
         except RolloutInterrupted:
             if self.stop:
                 self._stop(log)
@@ -312,6 +298,8 @@ class _Run:
             "model": checkpoint.module_tensors(self.policy),
             "ema": self.ema.state(),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer, self.policy),
+            "statistics": self.normaliser.tensors(),
+            "initial": self.initial,
         }
 
     def _save(self, log: TrainLog) -> None:
@@ -319,6 +307,8 @@ class _Run:
             state = {
                 "recipe": recipe_to_dict(self.recipe),
                 "data": self.feed.fingerprint,
+                "stills": self.feed.stills_fingerprint,
+                "init": self.ancestor,
                 "ema_updates": self.ema.updates,
                 "wall_s": self._wall_s(),
                 "loss": self.loss,
@@ -327,24 +317,20 @@ class _Run:
                 "scores": self.scores,
             }
             checkpoint.save(self.out_dir / "checkpoints", self.step, self._tensors(), state)
+            self.saved = self.step
             log.plot(wait_s=30)
 
-    def _resume(self, notes: list[str]) -> None:
-        found = checkpoint.load_newest(self.out_dir / "checkpoints", notes.append)
-        if found is None:
-            notes.append(f"no checkpoint in {self.out_dir / 'checkpoints'} yet; starting from the beginning")
-            return
-        tensors, state = found
-        checkpoint.require_same_recipe(state["recipe"], recipe_to_dict(self.recipe))
+    def _go_on_from(self, tensors: checkpoint.Tensors, state: dict[str, Any]) -> None:
         if state["data"] != self.feed.fingerprint:
             raise VlaError("the dataset has changed since this run began; train anew into another folder with --out")
         checkpoint.copy_into(checkpoint.module_tensors(self.policy), tensors["model"], "model")
         checkpoint.copy_into(self.ema.state(), tensors["ema"], "average")
         checkpoint.restore_optimizer(self.optimizer, self.policy, tensors["optimizer"])
+        self.initial = {name: tensor.to(self.device) for name, tensor in tensors["initial"].items()}
+        self.ancestor = state["init"]
         self.step, self.loss, self.ema.updates = state["step"], state["loss"], state["ema_updates"]
         self.window, self.window_steps = state["window"], state["window_steps"]
-        self.wall_before, self.scores = state["wall_s"], state["scores"]
-        notes.append(f"resuming at step {self.step}")
+        self.wall_before, self.scores, self.saved = state["wall_s"], state["scores"], state["step"]
 
     def _agent(self) -> Agent:
         """A copy of the policy with its averaged weights, as the agent that would ship now."""
@@ -355,13 +341,6 @@ class _Run:
                     if tensor.is_floating_point():
                         tensor.lerp_(self.initial[name], self.recipe.init_share)
         return Agent(policy, self.normaliser, self.spec, self.recipe.policy, self._provenance(), self.recipe.name)
-
-    def _golden(self) -> Observation:
-        """The observation of the agent's golden trace: from a held-out episode where there is one."""
-        windows = self.feed.held or self.feed.windows
-        batch = windows.batch(np.array([len(windows) // 2]), batch_rng(self.recipe.seed, 0, 0))
-        images = {camera.name: batch[f"images.{camera.name}"][0].numpy() for camera in self.spec.cameras}
-        return Observation(images, batch["state"][0].numpy(), batch["instruction"][0])
 
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -398,14 +377,3 @@ class _Run:
         name = signal.Signals(number).name
         message = f"stopped by {name} at step {self.step}; the same command with --resume continues"
         raise TrainingStopped(message, number)
-
-
-def _require_data(recipe: Recipe, data_dir: Path) -> None:
-    if not (data_dir / "meta" / "info.json").is_file():
-        if not recipe.env:
-            raise VlaError(
-                f"there is no dataset in {data_dir}; name one with --data, a folder or owner/name of the hub"
-            )
-        fallback = shlex.join(["vla", "record", "--env", recipe.env, "--episodes", "500", "--out", str(data_dir)])
-        command = recipe.data.record_command if str(data_dir) == recipe.data.path else ""
-        raise VlaError(f"there is no dataset in {data_dir}; record one with: {command or fallback}")

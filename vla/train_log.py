@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +54,7 @@ class TrainLog:
         if not active:
             return
         self._keep_until(start)
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(out_dir / "tensorboard"), purge_step=start + 1)
+        self._board = _Board(out_dir / "tensorboard", start + 1)
         if wandb:
             self._wandb = _start_wandb(out_dir, settings)
 
@@ -71,11 +72,12 @@ class TrainLog:
         self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.stop()
         if self._active:
-            self.plot()
-            self._board.close()
+            with suppress(OSError) if kind else nullcontext():  # what ended the run is the better message
+                self._board.close()
+                self.plot()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -96,7 +98,7 @@ class TrainLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._board.add(name, value, step)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
@@ -107,6 +109,7 @@ class TrainLog:
             return
         self._plotted = time.monotonic()
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.add_subplot()
@@ -116,6 +119,11 @@ class TrainLog:
                 axes.plot(*zip(*points, strict=True), style, label=name.replace("_", " "), linewidth=1, markersize=3)
         if all(line.get("loss", 1) > 0 for line in self.lines):
             axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            wide = high > 12 * low  # ticks at powers of ten alone would be one or two
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(8))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
         axes.grid(alpha=0.3)
@@ -129,6 +137,32 @@ class TrainLog:
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=100)
         write_atomically(self.plot_path, picture.getvalue())
+
+
+class _Board:
+    """Scalars for tensorboard. torch's writer has a thread of its own, which ends in a traceback on a full disk."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._event, self._summary = Event, Summary
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter((folder / name).open("wb"))
+        self._write(file_version="brain.Event:2")
+        self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))  # hides what a killed run wrote
+
+    def _write(self, **fields: Any) -> None:
+        self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        self._writer.flush()
+
+    def add(self, name: str, value: float, step: int) -> None:
+        self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=name, simple_value=value)]))
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _start_wandb(out_dir: Path, settings: dict[str, Any]) -> Any:

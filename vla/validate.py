@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vla.contracts import EnvSpec, VlaError, episode_seed
+from vla.contracts import VlaError, episode_seed
 from vla.frames import FrameCache, Windows
 from vla.normalise import Normaliser
 from vla.recipe import Recipe
@@ -96,8 +96,10 @@ def held_out_loss(
     return total
 
 
-def closed_loop(recipe: Recipe, agent: Any, stopped: Callable[[], bool]) -> tuple[Rate, float]:
+def closed_loop(recipe: Recipe, agent: Any, options: dict[str, Any], stopped: Callable[[], bool]) -> tuple[Rate, float]:
     """Let ``agent`` play the recipe's validation episodes. Returns success with its interval, and mean progress.
+
+    ``options`` are arguments for the env's constructor.
 
     Raises vla.rollout.RolloutInterrupted soon after ``stopped()`` has become true.
     """
@@ -112,17 +114,10 @@ def closed_loop(recipe: Recipe, agent: Any, stopped: Callable[[], bool]) -> tupl
 
     execute = min(getattr(config, "execute", config.chunk), config.chunk)
     results = run_episodes(
-        recipe.env, agent, requests, workers=validate.workers, execute=execute, on_episode=on_episode
+        *(recipe.env, agent, requests),
+        workers=validate.workers,
+        env_options=options,
+        execute=execute,
+        on_episode=on_episode,
     )
     return rate_of([r.success for r in results]), float(np.mean([r.progress for r in results]))
-
-
-def require_env(recipe: Recipe, spec: EnvSpec) -> None:
-    """Raise SpecMismatchError where the recipe's env does not fit the data: now, not at the first validation."""
-    from vla.registry import make_env
-
-    env = make_env(recipe.env)
-    try:
-        spec.require(env.env_spec, "the dataset", f"env {recipe.env}")
-    finally:
-        env.close()

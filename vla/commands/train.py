@@ -6,7 +6,12 @@ import argparse
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vla.recipe import Recipe
 
 HELP = "train an agent from a recipe and a recorded dataset"
 
@@ -18,6 +23,8 @@ examples:
   vla train tidy_desk_flow                                train on the recipe's dataset, into runs/tidy_desk_flow
   vla train tidy_desk_flow --show                         print every setting and stop
   vla train tidy_desk_flow --resume                       continue after Ctrl-C, a crash or kill -9
+  vla train --resume --out runs/mine                      likewise, with the settings that it was begun with
+  vla train finetune --data data/mine                     go on from the agent that ships, on your own demonstrations
   vla train tidy_desk_flow --data data/mine --out runs/mine
   vla train lerobot_flow --data lerobot/pusht             any LeRobot v3 dataset: a folder, or one of the hub
   vla train tidy_desk_flow --policy.dim 256 --optim.steps 2000 --optim.batch_size=32
@@ -38,51 +45,88 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe in configs/, or package.module:function")
     parser.add_argument("--data", metavar="DIR", help="the dataset, or owner/name of the hub (default: data.path)")
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the run's folder")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the newest checkpoint in the run's folder, with its settings",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
     parser.add_argument("--list", action="store_true", help="list the recipes and stop")
     parser.add_argument("--show", action="store_true", help="print the recipe's settings, overrides applied, and stop")
 
 
-def _find(name: str, env: str) -> Path:
-    """The dataset's folder; where there is none, the error also says how to record one."""
+def _find(recipe: Recipe, own_path: str) -> Path:
+    """The dataset's folder. The hub is asked only for what was typed, not for the recipe's own ``own_path``.
+
+    Where there is none, the error also says how to record one.
+    """
     from vla.contracts import VlaError
     from vla.hub import find_dataset
 
+    path = recipe.data.path
+    if path == own_path:
+        return Path(path)
     try:
-        return find_dataset(name)
+        return find_dataset(path)
     except VlaError as error:
-        if not env:
+        if not recipe.env:
             raise
-        command = shlex.join(["vla", "record", "--env", env, "--episodes", "500", "--out", name])
+        command = shlex.join(["vla", "record", "--env", recipe.env, "--episodes", "500", "--out", path])
         raise VlaError(f"{error}; record one with: {command}") from error
+
+
+def _recipe(args: argparse.Namespace, extra: list[str]) -> tuple[Recipe, str]:
+    """What to train: the recipe, then the settings of the run that goes on, then what was typed. And its own data."""
+    from vla.contracts import VlaError
+    from vla.recipe import with_overrides
+    from vla.registry import load_recipe, names
+    from vla.run_folder import begun, begun_with
+
+    name = args.name
+    if name is None and extra and not extra[0].startswith("-"):
+        name, extra = extra[0], extra[1:]  # argparse leaves the name here where an option came before it
+    if name is None and args.resume and args.out:
+        name = str((begun(Path(args.out)) or {}).get("name"))
+        if name not in names("recipe"):
+            raise VlaError(f"no recipe of configs/ was begun in {args.out}; name the one to go on with")
+    if name is None:
+        raise VlaError("which recipe? Try `vla train --list`, then e.g. `vla train tidy_desk_flow`")
+    recipe = base = load_recipe(name)
+    if args.resume:
+        recipe = begun_with(base, _out(args, base))
+    recipe = with_overrides(recipe, extra)
+    if args.data:
+        recipe = replace(recipe, data=replace(recipe.data, path=args.data))
+    recipe.check()
+    return recipe, base.data.path
+
+
+def _out(args: argparse.Namespace, recipe: Recipe) -> Path:
+    return Path(args.out or Path("runs") / recipe.name)
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Carry out the command. Returns the exit code: 0, or 128 + N after signal N."""
-    from vla.contracts import VlaError
-    from vla.recipe import describe, with_overrides
-    from vla.registry import load_recipe
+    from vla.recipe import describe
 
     if args.list:
         print(list_recipes())
         return 0
-    name = args.name
-    if name is None and extra and not extra[0].startswith("-"):
-        name, extra = extra[0], extra[1:]  # argparse leaves the name here where an option came before it
-    if name is None:
-        raise VlaError("which recipe? Try `vla train --list`, then e.g. `vla train tidy_desk_flow`")
-    recipe = with_overrides(load_recipe(name), extra)
+    recipe, own_path = _recipe(args, extra)
     if args.show:
         print(describe(recipe))
         return 0
 
-    from vla.train import TrainingStopped, train
+    from vla import devices
+    from vla.train import train
+    from vla.train_result import TrainingStopped
 
-    out = args.out or str(Path("runs") / recipe.name)
+    if args.device:
+        devices.choose(args.device)
     try:
-        data = _find(args.data, recipe.env) if args.data else recipe.data.path
-        result = train(recipe, data, out, args.resume, args.wandb, shlex.join(["vla", *sys.argv[1:]]))
+        data, command = _find(recipe, own_path), shlex.join(["vla", *sys.argv[1:]])
+        result = train(recipe, data, _out(args, recipe), args.resume, args.wandb, command)
     except TrainingStopped as stopped:
         print(f"vla: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
@@ -93,8 +137,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         rate = result.scores["success"]
         print(f"success {rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] on {rate['n']} validation episodes")
     trusted = [f"VLA_ALLOW={recipe.policy}"] if ":" in recipe.policy else []  # a file may not name outside code
-    command = [*trusted, "vla", "eval", "--env", recipe.env or "ENV", "--agent", str(result.agent_dir)]
-    print(f"evaluate it on episodes that it has not seen: {shlex.join(command)}")
+    words = [*trusted, "vla", "eval", "--env", recipe.env or "ENV", "--agent", str(result.agent_dir)]
+    print(f"evaluate it on episodes that it has not seen: {shlex.join(words)}")
     return 0
 
 

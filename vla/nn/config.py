@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from vla.config import Between, require_ranges
+from vla.contracts import VlaError
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,10 @@ class TrunkConfig:
 
     def __post_init__(self) -> None:
         require_ranges(self)
+
+    def check(self, prefix: str) -> None:
+        """Raise VlaError where a setting is impossible. ``prefix`` is what its name begins with."""
+        if not self.pixels:
+            raise VlaError(f"--{prefix}pixels needs a number at least, e.g. 128")
+        if self.glimpse % 4:
+            raise VlaError(f"--{prefix}glimpse {self.glimpse} must be a multiple of 4")
