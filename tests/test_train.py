@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from vla.checkpoint import load_newest
 from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaError
 from vla.ema import Ema
 from vla.feed import Feed
-from vla.frames import FrameCache
+from vla.frames import FORMAT_VERSION, FrameCache, _write_document, _written
 from vla.optim import checked_groups, learning_rate
 from vla.paths import agents_dir
+from vla.provenance import file_sha256
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig, settings, with_overrides
 from vla.sampling import Prefetch, SampleOrder, colour_jitter
 from vla.train import TrainingStopped, train
@@ -107,22 +109,29 @@ def write_cache(root: Path, spec: EnvSpec, lengths: list[int], success: bool = T
         "instruction": np.repeat(np.arange(len(lengths)) % 2, lengths),
         "sub_instruction": np.zeros(total, np.int64),
         "success": np.full(total, success),
+        "by_expert": np.ones(total, np.float32),
     }
     for camera in spec.cameras:
         columns[f"points.{camera.name}"] = rng.uniform(-1, 1, (total, 6)).astype(np.float32)
         frames = rng.integers(0, 256, (total, camera.height, camera.width, 3), dtype=np.uint8)
         np.save(root / f"frames.{camera.name}.npy", frames)
+        columns[f"sums.{camera.name}"] = np.array([zlib.crc32(frame) for frame in frames], np.uint32)
     for name, column in columns.items():
         np.save(root / f"{name}.npy", column)
     document = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "fingerprint": "of a fake",
         "env_spec": spec.to_dict(),
-        "columns": list(columns),
+        "arrays": {name: file_sha256(root / f"{name}.npy") for name in columns},
+        "written": _written(root),
         "instructions": ["tidy up", "请整理桌面"],
         "sub_instructions": ["move it"],
+        "stamps": {},
+        "files": {},
+        "mapping": [],
+        "columns": [],
     }
-    (root / "cache.json").write_text(json.dumps(document), encoding="utf-8")
+    _write_document(root, document)
     return FrameCache.open(root)
 
 
@@ -283,6 +292,9 @@ def test_corrections_make_up_their_share_of_each_batch(
 ) -> None:
     more = fake_dataset(tmp_path / "more", DotEnv().env_spec, monkeypatch)
     np.save(more / "frames/state.npy", np.load(more / "frames/state.npy") + 100)
+    document = json.loads((more / "frames/cache.json").read_text())
+    document["arrays"]["state"] = file_sha256(more / "frames/state.npy")
+    _write_document(more / "frames", document)
     both = Feed(
         tiny(f"--data.corrections={more},{data}", "--data.corrections_share=0.5"), data, 0, 1, torch.device("cpu")
     )
