@@ -135,7 +135,7 @@ class MetaWorld(gymnasium.Env):
             seed = int(self.np_random.integers(2**31))
         super().reset(seed=seed)
         self._load(chosen["task"] or self.tasks[seed % len(self.tasks)])
-        import mujoco
+        from envs.physics import mujoco
 
         mujoco.mj_resetData(self._sim.model, self._sim.data)  # or the last episode shows in the poses, by 0.1 µm
         self._sim.seed(seed)
@@ -196,9 +196,8 @@ class MetaWorld(gymnasium.Env):
         """Make the task's simulation, unless it is the one at hand. Set up as LeRobot does."""
         if self.task == task and self._sim is not None:
             return
-        from vla import gl
+        import envs.physics  # noqa: F401  # before mujoco is imported
 
-        gl.choose_backend()  # before mujoco is imported
         try:
             from metaworld.env_dict import ALL_V3_ENVIRONMENTS
         except ImportError as error:
@@ -220,7 +219,8 @@ class MetaWorld(gymnasium.Env):
         return self._raw_observation(), result.reward, result.terminated, result.truncated, result.info
 
     def play(self, action: np.ndarray) -> StepResult:
-        """Carry out one action (4,) for 0.0125 s. Raises VlaError, and moves nothing, if it is not finite.
+        """Carry out one action (4,) for 0.0125 s. Raises VlaError, and moves nothing, if it is not finite;
+        and where the physics diverges.
 
         The only reward term is Meta-World's own, 0 to 10. ``progress`` is a tenth of it, and 1 after success. Success
         at any step is success: later steps, where there are any, keep it.
@@ -230,7 +230,10 @@ class MetaWorld(gymnasium.Env):
         action = np.asarray(action, dtype=np.float32)
         if action.shape != (4,) or not np.isfinite(action).all():
             raise VlaError(f"metaworld: an action is 4 finite numbers, and this one was {action.tolist()}")
+        from envs.physics import require_stable
+
         self.raw_state, reward, _, _, facts = self._sim.step(action)
+        require_stable(self._sim.data, "metaworld")
         self._steps += 1
         self._succeeded = self._succeeded or bool(facts["success"])
         progress = 1.0 if self._succeeded else float(np.clip(reward / 10, 0.0, 1.0))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.physics import mujoco
+from envs.physics import mujoco, require_stable
 from envs.safety import SafetyMonitor
 from vla import gl
 from vla.contracts import CameraSpec, Group, VlaError
@@ -254,7 +254,10 @@ class Tabletop:
         self.safety = SafetyMonitor(self.model, self.data, bystanders)
 
     def play(self, action: np.ndarray) -> None:
-        """Carry out one action (10,) for DT seconds. Raises VlaError, and moves nothing, if it is not finite."""
+        """Carry out one action (10,) for DT seconds. Raises VlaError, and moves nothing, if it is not finite.
+
+        Raises VlaError too where the physics diverges.
+        """
         self.controller.set_target(action, DT)
         ctrl = self.data.ctrl
         for _ in range(_TICKS):
@@ -262,6 +265,7 @@ class Tabletop:
             ctrl[7] = FINGER_TRAVEL * gripper
             mujoco.mj_step(self.model, self.data, nstep=_SUBSTEPS)
             self.safety.tick()
+        require_stable(self.data, "tabletop")
         mujoco.mj_kinematics(self.model, self.data)  # poses of this moment, not of one physics step ago
         mujoco.mj_camlight(self.model, self.data)
 

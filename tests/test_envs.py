@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -322,6 +323,19 @@ def test_no_reward_term_outweighs_the_others(desk: TidyDesk) -> None:
     expert = desk.expert()
     for _ in range(5):
         assert all(-1 <= value <= 1 for value in desk.play(expert.act().action).info["reward_terms"].values())
+
+
+def test_physics_that_diverges_is_an_error_and_no_silent_fresh_start(
+    desk: TidyDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo keeps a log of it in the working folder
+    desk.reset(seed=3)
+    action = desk.expert().act().action
+    desk.tabletop.data.qvel[-1] = np.inf
+    with pytest.raises(VlaError, match=r"the physics diverged \(BADQVEL"):
+        desk.play(action)
+    desk.reset(seed=3)
+    desk.play(action)
 
 
 def test_things_lie_apart(desk: TidyDesk) -> None:

@@ -347,3 +347,16 @@ def test_playing_renders_nothing(reach: MetaWorld, monkeypatch: pytest.MonkeyPat
     reach.play(np.ones(4))
     with pytest.raises(AssertionError, match="play rendered"):
         reach.observe()
+
+
+@needs_package
+def test_physics_that_diverges_is_an_error(
+    reach: MetaWorld, blind: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo keeps a log of it in the working folder
+    reach.reset(seed=0)
+    reach._sim.data.qvel[0] = np.inf
+    with pytest.raises(VlaError, match="metaworld: the physics diverged"):
+        reach.play(np.zeros(4, np.float32))
+    reach.reset(seed=0)
+    reach.play(np.zeros(4, np.float32))
