@@ -301,3 +301,21 @@ def test_sentences_that_are_not_numbered_are_refused(copy: Path, indices: list[i
     pandas.DataFrame({"task_index": indices}, index=["a", "b"]).to_parquet(copy / "meta/tasks.parquet")
     with pytest.raises(VlaError, match="does not number its 2 sentences from 0"):
         Recorded.open(copy)
+
+
+@pytest.mark.parametrize("change", [(b"avc1", b"zzzz"), (b"VideoHandler", b"\xe5\xe5deoHandler")])
+def test_a_video_with_a_damaged_header_is_refused(filmed: Path, change: tuple[bytes, bytes]) -> None:
+    [video] = filmed.rglob("*.mp4")
+    film(video, [10 * k for k in range(ROWS)], [k / 10 for k in range(ROWS)])
+    assert change[0] in video.read_bytes()
+    video.write_bytes(video.read_bytes().replace(*change))
+    with pytest.raises(VlaError, match=rf"{video.name} cannot be read"):
+        levels(filmed)
+
+
+@pytest.mark.parametrize("table", ["data", "meta/episodes"])
+def test_a_table_whose_names_are_damaged_is_refused(copy: Path, table: str) -> None:
+    [file] = (copy / table).rglob("*.parquet")
+    file.write_bytes(file.read_bytes().replace(b"episode_index", b"\xbd\xbdisode_index"))
+    with pytest.raises(VlaError, match=rf"{file.name} (is damaged|lacks)"):
+        FrameCache.build(copy, progress=False)

@@ -79,10 +79,16 @@ def test_frames_and_columns_are_lerobots(videos: bool, images: tuple[Path, Any],
 
 
 def test_training_shows_the_mapping_and_gives_an_agent(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = copy.parent / "run"
+    import pandas
+
+    out, long = copy.parent / "run", "push " * 30
+    pandas.DataFrame({"task_index": [0, 1]}, index=[long + "left", long + "right"]).to_parquet(
+        copy / "meta/tasks.parquet"
+    )
     assert main(["train", "lerobot_flow", "--data", str(copy), "--out", str(out), *SMALL]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "observation.images.top is camera top, 32x32" in printed and "2 steps" in printed
+    assert "warning: 2 of 2 instructions are longer than 28 words" in printed
     agent = load(out / "agent", "cpu")
     assert agent.spec == Recorded.open(copy).spec and agent.replay_golden_trace() < 1e-3
 

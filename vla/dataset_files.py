@@ -60,6 +60,8 @@ def video_frames(path: Path, times: np.ndarray, dt: float) -> Iterator[np.ndarra
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:  # PyAV would crash
+                raise VlaError(f"the video {path} cannot be read: its codec is unknown, or its header is damaged")
             stream.thread_type = "AUTO"
             rate = f"{float(stream.average_rate):.4g}" if stream.average_rate else rate
             if len(times) and times[0] > 1 and stream.time_base:  # where several episodes share a file
@@ -79,7 +81,7 @@ def video_frames(path: Path, times: np.ndarray, dt: float) -> Iterator[np.ndarra
             while row < len(times):
                 yield shown(nearest)
                 row += 1
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError, ValueError) as error:  # a name that is no UTF-8 is a ValueError
         raise VlaError(f"the video {path} cannot be read: {error}") from error
 
 
@@ -99,7 +101,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Any:
         table = _open(path).read(columns)
     except FileNotFoundError as error:
         raise VlaError(f"{path} is missing") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise VlaError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     for name in columns or ():
         if name not in table.column_names:
@@ -146,7 +148,7 @@ def count_rows(path: Path) -> int:
 
     try:
         return _open(path).metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise VlaError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
 
 
