@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -158,3 +159,21 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.M
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     cli.main(["--version"])
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("error", [RuntimeError("as torch makes of it"), VlaError("no space left")])
+def test_an_interruption_that_becomes_another_error_is_one(
+    number: int, code: int, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*_: object) -> int:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise error from None
+        return 0
+
+    monkeypatch.setattr("vla.commands.doctor.run", work)
+    assert cli.main(["doctor"]) == code
+    said = capsys.readouterr().err.strip()
+    assert said == ("vla: interrupted: no space left" if isinstance(error, VlaError) else "vla: interrupted")

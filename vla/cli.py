@@ -87,15 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except KeyboardInterrupt as error:
-            print("\nvla: interrupted", file=sys.stderr)
+            line = _one_line(error.__cause__)
+            print(f"\nvla: interrupted{': ' if line else ''}{line or ''}", file=sys.stderr)
             code = exit_code(error)
         except Exception as error:
             line = _one_line(error)
             if line is None:
                 raise
-            from vla.files import printable
-
-            print(f"vla: error: {printable(line)}", file=sys.stderr)  # it may quote a file, a path or a sentence
+            print(f"vla: error: {line}", file=sys.stderr)
             code = USER_ERROR
     return code or (BROKEN_PIPE if output.gone else 0)
 
@@ -155,14 +154,15 @@ def _patient_output() -> Iterator[_Patient]:
             sys.stdout, sys.stderr = before
 
 
-def _one_line(error: Exception) -> str | None:
+def _one_line(error: BaseException | None) -> str | None:
     """What to tell the user in place of a traceback; None for an error that is the program's own."""
     from vla.contracts import VlaError
+    from vla.files import printable
 
     if isinstance(error, VlaError):
-        return str(error)
+        return printable(str(error))  # it may quote a file, a path or a sentence
     if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
+        where = printable(f" ({error.filename})") if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"no space left on the disk{where}; free some and run the same command again"
         if error.errno in (errno.EACCES, errno.EROFS):

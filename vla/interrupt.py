@@ -36,23 +36,31 @@ def exit_code(error: BaseException | None) -> int:
 def terminating() -> Iterator[None]:
     """While the block runs, SIGTERM and SIGHUP raise Terminated; a second one, while the first is handled, does not.
 
-    Outside the main thread it leaves signals alone.
+    C code may make an error of its own out of an interruption: one that leaves the block after a signal counts as the
+    interruption, and is its cause. Outside the main thread signals are left alone.
     """
-    came = False
+    came: list[int] = []
 
-    def raise_once(number: int, _: FrameType | None) -> None:
-        nonlocal came
-        if not came:
-            came = True
+    def interrupt(number: int, _: FrameType | None) -> None:
+        handled = any(one != signal.SIGINT for one in came)
+        came.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not handled:
             raise Terminated(number)
 
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, raise_once)
+            present = signal.getsignal(number)
+            if present is not signal.SIG_IGN and (number != signal.SIGINT or present is signal.default_int_handler):
+                before[number] = signal.signal(number, interrupt)
     try:
         yield
+    except Exception as error:
+        if not came:
+            raise
+        raise KeyboardInterrupt if came[0] == signal.SIGINT else Terminated(came[0]) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
