@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from vla.dataset_stats import from_array, from_histogram
 from vla.demonstrate import Turns, play_episode
 from vla.episodes import DamagedShardError, Episode, Shard, write_shard
 from vla.files import LOCK, claimed
+from vla.interrupt import Terminated
 from vla.record import SHARDS, RecordSettings, RecordSummary, record
 from vla.replay import replay
 
@@ -99,6 +101,19 @@ def test_workers_and_order_do_not_matter(dataset: Path, tmp_path: Path) -> None:
 def test_replay_gives_the_recorded_outcome(dataset: Path) -> None:
     rows = list(replay(dataset, env_name=DOT))
     assert len(rows) == 6 and all(row["same"] and row["replayed"] and row["gap"] == 0 for row in rows)
+
+
+def test_a_replay_that_is_stopped_shows_what_it_has(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*arguments: object) -> Iterator[dict]:
+        yield next(replay(dataset, 1, DOT))
+        raise Terminated(signal.SIGTERM)
+
+    monkeypatch.setattr("vla.replay.replay", stopped)
+    assert main(["record", "--replay", str(dataset), "--env", DOT]) == 143
+    said = capsys.readouterr().out
+    assert "1 of 1 episodes came out as recorded" in said and "stopped before the last episode" in said
 
 
 def test_randomized_episodes_differ_and_replay(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vla import perturb
 from vla.assemble import BUILD, assemble
 from vla.contracts import EnvSpec, VlaError, episode_seed
 from vla.dataset import VLA_JSON, Recorded, frames_per_second
+from vla.dataset_hashes import hash_files, require_promised
 from vla.demonstrate import noisy_dims
 from vla.episodes import DamagedShardError, Shard
 from vla.files import claimed, holds_nothing, printable, read_json, require_keys, require_room, write_atomically
@@ -225,7 +226,7 @@ def _assembled(out: Path, count: int) -> bool:
         return False
     try:
         recorded = Recorded.open(out)
-        recorded.columns()
+        require_promised(out, recorded.facts, VLA_JSON, hash_files(out))
     except VlaError as error:
         print(f"vla: {error}; the dataset is written again", file=sys.stderr)
         return False
