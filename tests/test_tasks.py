@@ -148,7 +148,7 @@ def test_several_seeds_are_several_runs_in_one(tmp_path: Path, capsys: pytest.Ca
     print_table(Console(width=200), summary)
     assert "tier mean over 3 seeds" in capsys.readouterr().out
     assert "By seed" in (tmp_path / "all/report.html").read_text(encoding="utf-8")
-    recording = read_recording(tmp_path / "all", None)
+    recording = read_recording(tmp_path / "all", env=ENV)
     assert recording.config == config
     with pytest.raises(VlaError, match="twice: 0,3,3"):
         EvalConfig(env=ENV, more_seeds=[3, 3])
