@@ -10,7 +10,9 @@ import difflib
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn, TextIO, cast
@@ -96,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             print(f"vla: error: {line}", file=sys.stderr)
             code = USER_ERROR
+    if argv is None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the work is done: Ctrl-C at the exit ends it without a traceback
     return code or (BROKEN_PIPE if output.gone else 0)
 
 
