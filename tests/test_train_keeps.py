@@ -275,3 +275,19 @@ def test_a_device_that_is_not_there_is_named(
         assert f"--device {device}" in told and part in told and told.count("\n") == 1
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "")
     assert main([*words, "cpu"]) == 0
+
+
+def test_damaged_lines_of_a_log_are_left_out_with_a_word(tmp_path, capsys):
+    file = tmp_path / "train_log.jsonl"
+    good = b'{"step": 1, "loss": 2.0}\n{"step": 2, "success": 0.5}\n'
+    file.write_bytes(b'\xff{"step": 1}\n[1]\n{"loss": 1.0}\n{"step": 1, "loss": "x"}\n' + good + b'{"step": 2, "lo')
+    log = TrainLog(tmp_path, 2, 4, {})
+    log.plot()
+    assert file.read_bytes() == good
+    said = capsys.readouterr().out
+    assert all(f"line {number} of" in said for number in (1, 2, 3, 4)) and "line 7" not in said
+    log._board.close()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(VlaError, match="should be a file"):
+        TrainLog(tmp_path, 2, 4, {})

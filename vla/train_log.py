@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vla.contracts import VlaError
-from vla.files import printable, write_atomically
+from vla.files import parse_json, printable, require_keys, write_atomically
 from vla.progress import Progress
 
 
@@ -59,11 +59,17 @@ class TrainLog:
             self._wandb = _start_wandb(out_dir, settings)
 
     def _keep_until(self, step: int) -> None:
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
+        if self.path.exists() and not self.path.is_file():
+            raise VlaError(f"{self.path} should be a file, and is a folder or a device; move it away")
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        for number, line in enumerate(lines, 1):
             try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a line cut short by a kill
+                entry = parse_json(line.decode("utf-8"), "line")
+                require_keys(entry, {"step": int} | dict.fromkeys(entry, (int, float)), "line")
+            except (VlaError, UnicodeDecodeError):
+                if number < len(lines):  # the last one may have been cut short by a kill
+                    self.say(f"line {number} of {self.path} is damaged and left out")
+                continue
             if entry["step"] <= step:
                 self.lines.append(entry)
         write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in self.lines))
