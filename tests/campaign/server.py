@@ -189,6 +189,7 @@ def _end(code: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a fork that is not yet a command ends without a word
     _warm_up()
     gc.freeze()  # no copy of what the forks have in common
     order = _serve()
@@ -196,6 +197,7 @@ if __name__ == "__main__":
         from vla.cli import main
 
         _become(order)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             code = main()
         except BaseException:
