@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -177,3 +178,21 @@ def test_an_interruption_that_becomes_another_error_is_one(
     assert cli.main(["doctor"]) == code
     said = capsys.readouterr().err.strip()
     assert said == ("vla: interrupted: no space left" if isinstance(error, VlaError) else "vla: interrupted")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_while_an_object_is_deleted_is_not_lost(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Deleted:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def work(*_: object) -> int:
+        Deleted()
+        time.sleep(5)
+        return 0
+
+    monkeypatch.setattr("vla.commands.doctor.run", work)
+    assert cli.main(["doctor"]) == code
+    assert capsys.readouterr().err.strip() == "vla: interrupted"

@@ -5,7 +5,9 @@ SIGTERM (a scheduler, ``kill``) and SIGHUP (the terminal was closed) mean what C
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +39,8 @@ def terminating() -> Iterator[None]:
     """While the block runs, SIGTERM and SIGHUP raise Terminated; a second one, while the first is handled, does not.
 
     C code may make an error of its own out of an interruption: one that leaves the block after a signal counts as the
-    interruption, and is its cause. Outside the main thread signals are left alone.
+    interruption, and is its cause. Python drops an interruption that comes while an object is being deleted: it comes
+    again a little later. Outside the main thread signals are left alone.
     """
     came: list[int] = []
 
@@ -49,8 +52,17 @@ def terminating() -> Iterator[None]:
         if not handled:
             raise Terminated(number)
 
-    before = {}
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            report(dropped)
+            return
+        number = getattr(dropped.exc_value, "signal", signal.SIGINT)
+        came.clear()
+        threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
+
+    before, report = {}, sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
+        sys.unraisablehook = again
         for number in SIGNALS:
             present = signal.getsignal(number)
             if present is not signal.SIG_IGN and (number != signal.SIGINT or present is signal.default_int_handler):
@@ -62,6 +74,7 @@ def terminating() -> Iterator[None]:
             raise
         raise KeyboardInterrupt if came[0] == signal.SIGINT else Terminated(came[0]) from error
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
 
