@@ -16,9 +16,9 @@ def recipe() -> Recipe:
     Nobody has trained all fifty tasks yet: on a GPU, that is the command; ``metaworld_thirteen`` is what two CPU cores
     have carried so far. A goal is a marker of 12 pixels at 128 px, and from 50 demonstrations a network remembers goals
     rather than look. So the camera has 224 px, of which the network sees 128 and a glimpse of what it points at; the
-    trunk also learns from scenes of fresh goals (``vla.stills``) where in the picture they are and how far off, which
-    are no demonstrations, and use the simulator's knowledge in training alone; and the actions' loss leaves the trunk
-    alone.
+    trunk also learns from scenes of fresh goals (``vla.data.stills``) where in the picture they are and how far off,
+    which are no demonstrations, and use the simulator's knowledge in training alone; and the actions' loss leaves the
+    trunk alone.
 
     A rehearsal on one task, an hour on two CPU cores, one training process for each. Demonstrations of reach are
     fifty straight lines, which never show how to come back to one, so a second run has the same fifty goals with noise

@@ -1,7 +1,7 @@
 """The environments, one task a file. Importing this package registers the gymnasium ids and nothing heavy."""
 
-from gymnasium import register  # not the package itself: `envs.gymnasium` is an adapter of this project
+from gymnasium import register  # not the package itself: `envs.gymnasium.env` is an adapter of this project
 
 register(id="vla/TidyDesk-v0", entry_point="envs.tidy_desk:TidyDesk", order_enforce=True)
-register(id="vla/MetaWorld-v0", entry_point="envs.metaworld:MetaWorld", order_enforce=True)
-register(id="vla/Gymnasium-v0", entry_point="envs.gymnasium:GymnasiumEnv", order_enforce=True)
+register(id="vla/MetaWorld-v0", entry_point="envs.metaworld.env:MetaWorld", order_enforce=True)
+register(id="vla/Gymnasium-v0", entry_point="envs.gymnasium.env:GymnasiumEnv", order_enforce=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from vla import perturb
 from vla.contracts import (
     CameraSpec,
     EnvSpec,
@@ -21,6 +20,7 @@ from vla.contracts import (
     StepResult,
     VlaError,
 )
+from vla.perturb import axes as perturb
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -248,7 +248,7 @@ class DotEnv:
         return DotExpert(self)
 
     def film(self, width: int, height: int) -> np.ndarray:
-        """See ``vla.abilities.Films``."""
+        """See ``vla.contracts.abilities.Films``."""
         return self._render("scene", height, width)
 
     def close(self) -> None:

@@ -10,11 +10,11 @@ import pytest
 from tests.acting import ENV, DotAgent
 from vla import cli
 from vla.commands import eval as eval_command
-from vla.comparable import Run, load_runs, require_shared
-from vla.compare import compare_runs, placed_share
-from vla.compare_page import render
 from vla.contracts import VlaError
-from vla.evaluate import EvalConfig, evaluate
+from vla.eval.comparable import Run, load_runs, require_shared
+from vla.eval.compare import compare_runs, placed_share
+from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.pages.compare import render
 
 
 class HalfBlind(DotAgent):

@@ -15,8 +15,8 @@ import pytest
 
 from tests.lerobot_data import LENGTHS, make_dataset
 from vla.contracts import VlaError
-from vla.dataset import Recorded
-from vla.frames import FrameCache
+from vla.data.frames import FrameCache
+from vla.data.open import open_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # LeRobot's own imports warn
 TOP = "observation.images.top"
@@ -156,7 +156,7 @@ def test_two_dimensional_columns_are_flattened(tmp_path: Path) -> None:
         data.add_frame(frame)
     data.save_episode()
     data.finalize()
-    columns, _ = Recorded.open(tmp_path / "arms").columns()
+    columns, _ = open_dataset(tmp_path / "arms").columns()
     np.testing.assert_array_equal(columns["state"], np.arange(6.0) + np.arange(4)[:, None])
     np.testing.assert_array_equal(columns["action"], np.arange(4)[:, None] * np.ones(4))
     assert (columns["state"].dtype, columns["action"].dtype) == (np.float32, np.float32)
@@ -188,10 +188,10 @@ def test_pictures_that_are_no_colours_are_refused_or_left_out(copy: Path) -> Non
         FrameCache.build(copy, progress=False)
     edit_info(copy, lambda info: info["features"][TOP].update(shape=[32, 32, 2]))
     with pytest.raises(VlaError, match=r"lacks a camera \(.*top is none: it has 2 channels, where 1, 3 or 4 are read"):
-        Recorded.open(copy)
+        open_dataset(copy)
     depth = {"dtype": "image", "shape": [32, 32, 1], "info": {"is_depth_map": True}}
     edit_info(copy, lambda info: info["features"].update({TOP: {"dtype": "image", "shape": [32, 32, 3]}, "far": depth}))
-    told = "\n".join(Recorded.open(copy).mapping)
+    told = "\n".join(open_dataset(copy).mapping)
     assert "top is camera top" in told and "far (it is a depth map)" in told
 
 
@@ -212,7 +212,7 @@ def rename(root: Path, names: dict[str, str]) -> None:
 
 def test_openpis_names_are_known(copy: Path) -> None:
     rename(copy, {TOP: "wrist_image", "observation.state": "state", "action": "actions"})
-    recorded = Recorded.open(copy)
+    recorded = open_dataset(copy)
     assert [c.name for c in recorded.spec.cameras] == ["wrist_image"] and len(recorded.spec.state) == 3
     assert len(FrameCache.build(copy, progress=False)) == ROWS
 
@@ -220,11 +220,11 @@ def test_openpis_names_are_known(copy: Path) -> None:
 def test_a_setting_names_the_columns(copy: Path) -> None:
     rename(copy, {TOP: "cam_high", "observation.state": "qpos", "action": "target"})
     with pytest.raises(VlaError, match=r"lacks the column 'action'.*--data\.columns action=…"):
-        Recorded.open(copy)
-    recorded = Recorded.open(copy, ("action=target", "state=qpos", "front=cam_high", "success="))
+        open_dataset(copy)
+    recorded = open_dataset(copy, ("action=target", "state=qpos", "front=cam_high", "success="))
     assert [c.name for c in recorded.spec.cameras] == ["front"] and recorded.columns()[0]["state"].shape == (ROWS, 3)
     assert recorded.columns()[0]["success"].all()
-    assert not Recorded.open(copy, ("action=target", "state=")).spec.state
+    assert not open_dataset(copy, ("action=target", "state=")).spec.state
     for wrong, message in (
         ("action=targets", "no column 'targets'; did you mean target"),
         ("target", "takes NAME=COLUMN"),
@@ -232,7 +232,7 @@ def test_a_setting_names_the_columns(copy: Path) -> None:
         ("action=cam_high", "is of images, where numbers are read"),
     ):
         with pytest.raises(VlaError, match=message):
-            Recorded.open(copy, (wrong,))
+            open_dataset(copy, (wrong,))
 
 
 # --- broken promises ------------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def test_broken_rows_are_refused(copy: Path, change: Callable[[Any], Any], messa
 def test_broken_meta_is_refused(copy: Path, file: str, change: Callable[[Any], Any], message: str) -> None:
     edit(copy, change, file)
     with pytest.raises(VlaError, match=message):
-        Recorded.open(copy).columns()
+        open_dataset(copy).columns()
 
 
 @pytest.mark.parametrize("indices", [[0, 0], [0, 5], [-1, 0]])
@@ -300,7 +300,7 @@ def test_sentences_that_are_not_numbered_are_refused(copy: Path, indices: list[i
 
     pandas.DataFrame({"task_index": indices}, index=["a", "b"]).to_parquet(copy / "meta/tasks.parquet")
     with pytest.raises(VlaError, match="does not number its 2 sentences from 0"):
-        Recorded.open(copy)
+        open_dataset(copy)
 
 
 @pytest.mark.parametrize("change", [(b"avc1", b"zzzz"), (b"VideoHandler", b"\xe5\xe5deoHandler")])

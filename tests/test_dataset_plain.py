@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from tests.lerobot_data import LENGTHS, make_dataset
-from vla import hub
 from vla.agent import load
 from vla.cli import main
 from vla.contracts import VlaError
-from vla.dataset import Recorded
-from vla.frames import FrameCache
+from vla.data import hub
+from vla.data.frames import FrameCache
+from vla.data.open import open_dataset
+from vla.data.replay import replay
 from vla.registry import load_recipe
-from vla.replay import replay
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # LeRobot's own imports warn
 SMALL = (
@@ -44,7 +44,7 @@ def edit_info(root: Path, change: dict[str, Any]) -> None:
 
 
 def test_features_become_a_spec(images: tuple[Path, Any]) -> None:
-    recorded = Recorded.open(images[0])
+    recorded = open_dataset(images[0])
     spec = recorded.spec
     assert [(c.name, c.height, c.width) for c in spec.cameras] == [("top", 32, 32)]
     assert spec.state == ("state_0", "state_1", "state_2") and spec.action == ("motor_0", "motor_1")
@@ -90,12 +90,12 @@ def test_training_shows_the_mapping_and_gives_an_agent(copy: Path, capsys: pytes
     assert "observation.images.top is camera top, 32x32" in printed and "2 steps" in printed
     assert "warning: 2 of 2 instructions are longer than 28 words" in printed
     agent = load(out / "agent", "cpu")
-    assert agent.spec == Recorded.open(copy).spec and agent.replay_golden_trace() < 1e-3
+    assert agent.spec == open_dataset(copy).spec and agent.replay_golden_trace() < 1e-3
 
 
 def test_a_dataset_without_a_state_trains(tmp_path: Path) -> None:
     make_dataset(tmp_path / "blocks", state=None, camera="image")
-    assert Recorded.open(tmp_path / "blocks").spec.cameras[0].name == "image"
+    assert open_dataset(tmp_path / "blocks").spec.cameras[0].name == "image"
     words = ["--data", str(tmp_path / "blocks"), "--out", str(tmp_path / "run"), *SMALL]
     assert main(["train", "lerobot_flow", *words]) == 0
     assert load(tmp_path / "run", "cpu").spec.state == ()
@@ -149,7 +149,7 @@ def test_a_video_may_hold_more_than_its_episodes(tmp_path: Path) -> None:
 def test_what_cannot_be_read_says_why(copy: Path, change: dict[str, Any], message: str) -> None:
     edit_info(copy, change)
     with pytest.raises(VlaError, match=message) as caught:
-        Recorded.open(copy)
+        open_dataset(copy)
     assert "\n" not in str(caught.value)
 
 
@@ -165,13 +165,13 @@ def test_missing_files_are_named(copy: Path, pattern: str, message: str) -> None
     for file in copy.glob(pattern):
         file.unlink()
     with pytest.raises(VlaError, match=message):
-        Recorded.open(copy).columns()
+        open_dataset(copy).columns()
 
 
 def test_frames_that_meta_does_not_know(copy: Path) -> None:
     edit_info(copy, {"total_frames": 99})
     with pytest.raises(VlaError, match="holds 18 frames, and meta says 99"):
-        Recorded.open(copy).columns()
+        open_dataset(copy).columns()
 
 
 def test_anothers_dataset_cannot_be_replayed(images: tuple[Path, Any]) -> None:
@@ -202,7 +202,7 @@ def test_a_name_is_looked_up_where_lerobot_keeps_it(
     (tmp_path / "data").mkdir()
     assert hub.find_dataset("data/mine") == Path("data/mine"), "a folder that is not there, not a name"
     with pytest.raises(VlaError, match="name one with --data"):
-        from vla.train import train
+        from vla.train.trainer import train
 
         train(load_recipe("lerobot_flow"), tmp_path / "data/mine", tmp_path / "run")
 

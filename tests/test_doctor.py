@@ -12,7 +12,7 @@ import pytest
 from vla import cli, doctor, paths
 from vla.contracts import VlaError
 from vla.doctor import MISSING, OK, WARN, Check
-from vla.gl_backend import NoOpenGLError
+from vla.host.gl_backend import NoOpenGLError
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -38,7 +38,7 @@ def test_without_a_gl_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> str:
         raise NoOpenGLError("no OpenGL here", "apt-get install x")
 
-    monkeypatch.setattr("vla.gl.choose_backend", refuse)
+    monkeypatch.setattr("vla.host.gl.choose_backend", refuse)
     check = doctor.rendering()
     assert check.status == MISSING and check.detail == "no OpenGL here" and check.fix == "apt-get install x"
     assert not doctor.can_run([check])
@@ -125,7 +125,7 @@ def test_folders_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.parametrize(("wish", "status"), [("2", OK), ("64", WARN), ("all", WARN), ("0", WARN)])
 def test_threads(wish: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.parallel.available_cpus", lambda: 2)
+    monkeypatch.setattr("vla.host.parallel.available_cpus", lambda: 2)
     monkeypatch.setattr(Path, "read_text", lambda *_: "max 100000")
     monkeypatch.setenv("OMP_NUM_THREADS", wish)
     check = doctor.threads()

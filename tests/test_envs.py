@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import instructions, items, phrases, tidy_layout
-from envs.instructions import Goal
-from envs.tidy_desk import TidyDesk
+from envs.tidy_desk import instructions, items, phrases
+from envs.tidy_desk import layout as tidy_layout
+from envs.tidy_desk.instructions import Goal
+from envs.tidy_desk.task import TidyDesk
 from tests import contributing
-from vla import perturb, registry
+from vla import registry
 from vla.contracts import Env, Expert, ExpertStep, MissingExtraError, NoExpertError, VlaError, as_observation
+from vla.perturb import axes as perturb
 
 # An env that is nothing without an argument stands here with those that the battery plays.
 EXAMPLES = {

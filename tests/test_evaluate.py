@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from tests.acting import ENV, DotAgent
-from vla.checks import ShuffledInstruction
 from vla.commands import eval as eval_command
-from vla.compare import compare_shared
 from vla.contracts import VlaError, episode_seed
-from vla.eval_table import print_table
-from vla.evaluate import EvalConfig, _choose_videos, evaluate
-from vla.results import read_results
-from vla.rollout import EpisodeResult, RolloutInterrupted
+from vla.eval.checks import ShuffledInstruction
+from vla.eval.compare import compare_shared
+from vla.eval.evaluate import EvalConfig, _choose_videos, evaluate
+from vla.eval.results import read_results
+from vla.eval.table import print_table
+from vla.rollout.loop import EpisodeResult, RolloutInterrupted
 
 
 def config(**more):

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import vla.frames
+import vla.data.frames
 from tests.fake_env import DotEnv
-from vla.cache_files import sweep
 from vla.contracts import VlaError
-from vla.dataset import Recorded
-from vla.dataset_files import read_parquet, read_texts
-from vla.frames import FrameCache, Windows
-from vla.record import RecordSettings, record
+from vla.data.caches import sweep
+from vla.data.files import read_parquet, read_texts
+from vla.data.frames import FrameCache, Windows
+from vla.data.open import open_dataset
+from vla.data.record import RecordSettings, record
 
 
 def run(out: Path, episodes: int = 3, video_format: str = "images") -> Path:
@@ -39,7 +39,7 @@ def cache(dataset: Path) -> FrameCache:
 
 
 def test_frames_are_those_of_the_dataset(dataset: Path, cache: FrameCache) -> None:
-    recorded = Recorded.open(dataset)
+    recorded = open_dataset(dataset)
     columns, _ = recorded.columns()
     assert len(cache) == recorded.frames and cache.spec == recorded.spec
     for name, column in columns.items():
@@ -52,7 +52,7 @@ def test_frames_are_those_of_the_dataset(dataset: Path, cache: FrameCache) -> No
 
 def test_many_video_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small limit gives several files; each frame must still be at its place."""
-    monkeypatch.setattr("vla.assemble.VIDEO_FILE_BYTES", 12_000)
+    monkeypatch.setattr("vla.data.assemble.VIDEO_FILE_BYTES", 12_000)
     run(tmp_path, 5, "h264")
     assert len(list((tmp_path / "videos/observation.images.scene").rglob("*.mp4"))) > 1
     video = FrameCache.build(tmp_path, progress=False)
@@ -114,7 +114,7 @@ def test_the_cache_is_made_once_and_follows_the_dataset(tmp_path: Path) -> None:
     assert (FrameCache.build(tmp_path, progress=False).root / "cache.json").stat().st_mtime_ns == stamp
     run(tmp_path, 3)
     assert len(FrameCache.build(tmp_path, progress=False)) > len(first)
-    assert FrameCache.open(tmp_path / ".cache/frames").fingerprint == Recorded.open(tmp_path).fingerprint()
+    assert FrameCache.open(tmp_path / ".cache/frames").fingerprint == open_dataset(tmp_path).fingerprint()
 
 
 def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(vla.frames, "reserve", full)
+        patch.setattr(vla.data.frames, "reserve", full)
         with pytest.raises(VlaError, match="No space left"):
             FrameCache.build(tmp_path / "data", tmp_path / "cache", progress=False)
     assert os.listdir(tmp_path) == ["data"]
@@ -370,7 +370,7 @@ def test_a_dataset_that_cannot_be_written_keeps_its_frames_elsewhere(
 def test_pictures_of_a_recording_belong_to_their_rows(tmp_path: Path) -> None:
     """Each row's actions are played again, and what the env then shows is what the row holds."""
     cache = FrameCache.build(run(tmp_path, 3, "h264"), progress=False)
-    facts, env = Recorded.open(tmp_path).episodes, DotEnv()
+    facts, env = open_dataset(tmp_path).episodes, DotEnv()
     for row in range(len(cache)):
         episode = int(cache.columns["episode"][row])
         if cache.columns["frame"][row] == 0:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import mujoco
 import pytest
 
-from vla import doctor, gl, gl_backend
+from vla import doctor
 from vla.contracts import VlaError
+from vla.host import gl, gl_backend
 
 VARIABLES = (*gl_backend._READ, *gl_backend._SUSPECTS)
 SetEnvironment = Callable[[str], None]
@@ -133,4 +134,8 @@ def test_a_context_that_mujoco_refuses_is_one_line(monkeypatch: pytest.MonkeyPat
 def test_the_desk_refuses_before_mujoco_reads_the_environment() -> None:
     code = "from vla.registry import load_env; load_env('tidy_desk')"
     ran = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MUJOCO_GL": "bogus"}, capture_output=True)
-    assert ran.stderr.decode().splitlines()[-1].startswith("vla.gl_backend.NoOpenGLError: MUJOCO_GL=bogus is no OpenGL")
+    assert (
+        ran.stderr.decode()
+        .splitlines()[-1]
+        .startswith("vla.host.gl_backend.NoOpenGLError: MUJOCO_GL=bogus is no OpenGL")
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs.gymnasium import GymnasiumEnv
+from envs.gymnasium.env import GymnasiumEnv
 from policies.flow import FlowPolicy
 from policies.flow_config import FlowConfig
 from tests import tiny_gym

@@ -13,7 +13,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from envs.gymnasium_layout import Layout
+from envs.gymnasium.layout import Layout
 from tests.test_gymnasium import DOT, random_agent
 from vla import registry
 from vla.cli import main

@@ -18,8 +18,8 @@ from vla import registry
 from vla.cli import main
 from vla.commands import eval as eval_command
 from vla.contracts import VlaError
-from vla.dataset import Recorded
-from vla.record import RecordSettings, record
+from vla.data.open import open_dataset
+from vla.data.record import RecordSettings, record
 
 SHIPPED = Path(__file__).resolve().parent.parent / "assets/agents/tidy_desk"
 
@@ -386,7 +386,7 @@ PLAIN: dict[str, Any] = {
 
 
 def read(dataset: Path) -> None:
-    found = Recorded.open(dataset)
+    found = open_dataset(dataset)
     found.fingerprint()
     found.columns()
     for camera in found.spec.cameras:

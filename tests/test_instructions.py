@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.instructions import (
+from envs.tidy_desk.instructions import (
     CATEGORIES,
     COLORS,
     LANGUAGES,
@@ -21,8 +21,8 @@ from envs.instructions import (
     sub_instruction,
     write,
 )
-from envs.reading import nearest, understand
-from envs.tidy_options import check_options
+from envs.tidy_desk.options import check_options
+from envs.tidy_desk.reading import nearest, understand
 from vla import cli
 from vla.contracts import VlaError
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vla.nn.language import BUCKETS, LanguageEncoder, losses, split_words, tokenize
-from vla.validate import split_episodes
+from vla.train.validate import split_episodes
 
 PAIRS = {
     "ko": ("블록을 왼쪽으로 밀어", "블록을 오른쪽으로 밀어"),

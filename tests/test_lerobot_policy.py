@@ -15,8 +15,8 @@ import torch
 from tests.fake_env import DotEnv
 from vla.cli import main
 from vla.contracts import CameraSpec, EnvSpec, Observation, VlaError
-from vla.lerobot_policy import LeRobotPolicy
-from vla.rollout import EpisodeRequest, run_episodes
+from vla.rollout.lerobot_policy import LeRobotPolicy
+from vla.rollout.loop import EpisodeRequest, run_episodes
 
 ENV = "tests.fake_env:DotEnv"
 pytestmark = pytest.mark.filterwarnings("ignore")  # LeRobot's own imports warn

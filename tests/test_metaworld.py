@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from envs.metaworld import CAMERA, MetaWorld
-from envs.metaworld_tasks import INSTRUCTIONS, TASKS, TIERS, instruction_of, tier_of
+from envs.metaworld.env import CAMERA, MetaWorld
+from envs.metaworld.tasks import INSTRUCTIONS, TASKS, TIERS, instruction_of, tier_of
 from vla import registry
 from vla.contracts import MissingExtraError, VlaError, episode_seed
-from vla.dataset import Recorded
-from vla.demonstrate import noisy_dims, play_episode
-from vla.record import RecordSettings, record
-from vla.replay import replay
+from vla.data.demonstrate import noisy_dims, play_episode
+from vla.data.open import open_dataset
+from vla.data.record import RecordSettings, record
+from vla.data.replay import replay
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("metaworld") is None, reason="metaworld is not installed: uv sync --extra metaworld"
@@ -312,7 +312,7 @@ def test_recording_goes_round_the_tasks_and_replays(tmp_path: Path, blind: None)
     settings = RecordSettings("metaworld:very_hard", tmp_path, 1, video_format="images", workers=1, env_options=options)
     summary = record(settings, show=False)
     assert summary.kept == 5 and not summary.unfilled
-    recorded = Recorded.open(tmp_path)
+    recorded = open_dataset(tmp_path)
     assert {facts["category"] for facts in recorded.episodes} == set(INSTRUCTIONS["very_hard"])
     assert recorded.spec.dt == 0.0125 and recorded.spec.cameras[0].width == 16
     assert all(row["same"] for row in replay(tmp_path))

@@ -8,13 +8,14 @@ import pytest
 
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
-from vla import cli, perturb, registry
-from vla.chunking import RecedingHorizon
+from vla import cli, registry
 from vla.commands import eval as eval_command
 from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError
-from vla.latency import DelayedChunking, hold_still
-from vla.rollout import EpisodeRequest, run_episodes
-from vla.sensors import LEVELS, NoisySensors
+from vla.control.chunking import RecedingHorizon
+from vla.perturb import axes as perturb
+from vla.perturb.latency import DelayedChunking, hold_still
+from vla.perturb.sensors import LEVELS, NoisySensors
+from vla.rollout.loop import EpisodeRequest, run_episodes
 
 CAMERAS = (CameraSpec("scene", 32, 32), CameraSpec("wrist", 32, 32))
 SPEC = EnvSpec("toy", CAMERAS, ("x [m]", "q [rad]"), ("x [m]", "dz [m]"), 0.1, 50)

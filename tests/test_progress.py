@@ -7,13 +7,13 @@ import io
 import pytest
 from rich.console import Console
 
-import vla.progress
-from vla.progress import Progress
+import vla.host.progress
+from vla.host.progress import Progress
 
 
 def test_a_file_gets_lines_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(vla.progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(vla.host.progress.time, "monotonic", lambda: now)
     out = io.StringIO()
     with Progress(console=Console(file=out)) as bar:
         task = bar.add_task("rendering stills", total=10, note="")
@@ -33,7 +33,7 @@ def test_a_terminal_keeps_its_bar() -> None:
 
 
 def test_a_quiet_one_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vla.progress, "_EVERY_S", 0.0)
+    monkeypatch.setattr(vla.host.progress, "_EVERY_S", 0.0)
     out = io.StringIO()
     with Progress(console=Console(file=out), disable=True) as bar:
         bar.advance(bar.add_task("recording", total=1))

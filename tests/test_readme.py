@@ -13,7 +13,7 @@ import pytest
 
 from tests.lerobot_data import make_dataset
 from vla import cli, registry
-from vla.results import read_results
+from vla.eval.results import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")
@@ -171,7 +171,7 @@ def test_contributing_names_what_there_is() -> None:
     exec(compile(recipe, "CONTRIBUTING.md", "exec"), scope)
     assert scope["recipe"]().name == "tidy_desk_wide"
     axes = next(line for line in text.splitlines() if line.startswith("PERTURBATIONS = "))
-    assert f"    {axes}" in (ROOT / "envs/tidy_desk.py").read_text(encoding="utf-8").splitlines()
+    assert f"    {axes}" in (ROOT / "envs/tidy_desk/task.py").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -18,17 +18,18 @@ import psutil
 import pytest
 
 from tests.fake_env import DotEnv
-from vla import perturb
 from vla.cli import main
 from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError, episode_seed
-from vla.dataset import Recorded, features, frames_per_second
-from vla.dataset_stats import from_array, from_histogram
-from vla.demonstrate import Turns, play_episode
-from vla.episodes import DamagedShardError, Episode, Shard, write_shard
-from vla.files import LOCK, claimed
-from vla.interrupt import Terminated
-from vla.record import SHARDS, RecordSettings, RecordSummary, record
-from vla.replay import replay
+from vla.data.dataset import features, frames_per_second
+from vla.data.demonstrate import Turns, play_episode
+from vla.data.open import open_dataset
+from vla.data.record import SHARDS, RecordSettings, RecordSummary, record
+from vla.data.replay import replay
+from vla.data.shards import DamagedShardError, Episode, Shard, write_shard
+from vla.data.statistics import from_array, from_histogram
+from vla.host.files import LOCK, claimed
+from vla.host.interrupt import Terminated
+from vla.perturb import axes as perturb
 
 DOT = "tests.fake_env:DotEnv"
 
@@ -54,7 +55,7 @@ def test_opens_with_lerobot(tmp_path: Path, video_format: str, monkeypatch: pyte
     theirs = LeRobotDataset(
         "local/dots", root=tmp_path, video_backend="pyav", delta_timestamps={"action": [0.0, 0.1, 0.2]}
     )
-    ours = Recorded.open(tmp_path)
+    ours = open_dataset(tmp_path)
     columns, texts = ours.columns()
     assert theirs.num_episodes == 3 and theirs.num_frames == len(columns["state"]) == ours.frames
     assert theirs.meta.stats is not None and theirs.meta.stats["observation.images.scene"]["mean"].shape == (3, 1, 1)
@@ -76,7 +77,7 @@ def test_opens_with_lerobot(tmp_path: Path, video_format: str, monkeypatch: pyte
 
 
 def test_what_is_recorded(dataset: Path) -> None:
-    recorded = Recorded.open(dataset)
+    recorded = open_dataset(dataset)
     columns, _ = recorded.columns()
     assert recorded.spec == DotEnv().env_spec
     assert [facts["seed"] for facts in recorded.episodes] == [episode_seed("record", 0, i) for i in range(6)]
@@ -93,7 +94,7 @@ def test_what_is_recorded(dataset: Path) -> None:
 
 def test_workers_and_order_do_not_matter(dataset: Path, tmp_path: Path) -> None:
     run(tmp_path, 6, noise=0.02, workers=2)
-    ours, theirs = Recorded.open(dataset).columns()[0], Recorded.open(tmp_path).columns()[0]
+    ours, theirs = open_dataset(dataset).columns()[0], open_dataset(tmp_path).columns()[0]
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name])
 
@@ -110,7 +111,7 @@ def test_a_replay_that_is_stopped_shows_what_it_has(
         yield next(replay(dataset, 1, DOT))
         raise Terminated(signal.SIGTERM)
 
-    monkeypatch.setattr("vla.replay.replay", stopped)
+    monkeypatch.setattr("vla.data.replay.replay", stopped)
     assert main(["record", "--replay", str(dataset), "--env", DOT]) == 143
     said = capsys.readouterr().out
     assert "1 of 1 episodes came out as recorded" in said and "stopped before the last episode" in said
@@ -118,7 +119,7 @@ def test_a_replay_that_is_stopped_shows_what_it_has(
 
 def test_randomized_episodes_differ_and_replay(tmp_path: Path) -> None:
     run(tmp_path, 8, randomize=("state", "noise"))
-    recorded = Recorded.open(tmp_path)
+    recorded = open_dataset(tmp_path)
     columns, _ = recorded.columns()
     begun = [columns["state"][columns["episode"] == i][0] for i in range(8)]
     wanted = [perturb.drawn(("state", "noise"), facts["seed"]) for facts in recorded.episodes]
@@ -178,16 +179,16 @@ def test_failures_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(DotEnv, "reset", remember)
     summary = run(tmp_path / "dropped")
     assert (summary.played, summary.succeeded, summary.kept) == (4, 2, 2)
-    assert [facts["seed"] % 2 for facts in Recorded.open(tmp_path / "dropped").episodes] == [0, 0]
+    assert [facts["seed"] % 2 for facts in open_dataset(tmp_path / "dropped").episodes] == [0, 0]
     assert run(tmp_path / "dropped").new == 0  # a dropped episode is not played again
     summary = run(tmp_path / "kept", keep_failures=True)
     assert summary.kept == 4
-    assert not Recorded.open(tmp_path / "kept").columns()[0]["success"].all()
+    assert not open_dataset(tmp_path / "kept").columns()[0]["success"].all()
 
 
 def test_options(tmp_path: Path) -> None:
     run(tmp_path, 8, language="zh", kind="all", items=(2, 4))
-    episodes = Recorded.open(tmp_path).episodes
+    episodes = open_dataset(tmp_path).episodes
     assert {facts["language"] for facts in episodes} == {"zh"} and {facts["kind"] for facts in episodes} == {"all"}
     counts = {len(facts["items"]) for facts in episodes}
     assert counts <= {2, 3, 4} and len(counts) > 1
@@ -198,7 +199,7 @@ def test_a_recording_can_grow(tmp_path: Path) -> None:
     shard = tmp_path / ".episodes/000001.npz"
     before = shard.stat().st_mtime_ns
     assert run(tmp_path, 5).new == 3
-    assert shard.stat().st_mtime_ns == before and len(Recorded.open(tmp_path).episodes) == 5
+    assert shard.stat().st_mtime_ns == before and len(open_dataset(tmp_path).episodes) == 5
 
 
 def test_another_recording_is_refused(tmp_path: Path) -> None:
@@ -268,11 +269,11 @@ def test_kills_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         kept = {path: path.stat().st_mtime_ns for path in out.glob(".episodes/*.npz")}
         assert wanted <= len(kept) < 40 and not (out / "meta").exists()
     with pytest.raises(VlaError, match="did not finish"):
-        Recorded.open(out)
+        open_dataset(out)
     monkeypatch.syspath_prepend(tmp_path)
     assert record(RecordSettings("slow_dots:Slow", out, 40, workers=1), show=False).new == 40 - len(kept)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
-    assert len(Recorded.open(out).episodes) == 40
+    assert len(open_dataset(out).episodes) == 40
     assert not list(out.glob(".episodes/*.tmp"))
 
 
@@ -290,7 +291,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.
         run(tmp_path)
     left = {path.name for path in tmp_path.glob(".episodes/*")} - {LOCK}
     assert left == {"000000.npz", "000001.npz", "command.json"}
-    assert run(tmp_path).new == 2 and len(Recorded.open(tmp_path).episodes) == 4
+    assert run(tmp_path).new == 2 and len(open_dataset(tmp_path).episodes) == 4
 
 
 def test_a_damaged_shard_is_recorded_again(tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def flip(file: Path, at: int) -> None:
 
 def test_one_damaged_array_in_a_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, 3)
-    before, shard = Recorded.open(tmp_path).columns()[0], tmp_path / SHARDS / "000001.npz"
+    before, shard = open_dataset(tmp_path).columns()[0], tmp_path / SHARDS / "000001.npz"
     with np.load(shard) as data:
         where = data.zip.getinfo("blob.scene.npy").header_offset + 400
     flip(shard, where)
@@ -319,7 +320,7 @@ def test_one_damaged_array_in_a_shard(tmp_path: Path, capsys: pytest.CaptureFixt
         Shard(shard).read()
     assert run(tmp_path, 3).new == 1
     assert "000001.npz is damaged" in capsys.readouterr().err and Shard(shard).read()
-    after = Recorded.open(tmp_path).columns()[0]
+    after = open_dataset(tmp_path).columns()[0]
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
@@ -396,7 +397,7 @@ def test_a_damaged_dataset_is_written_again_from_its_episodes(
     run(tmp_path, 2)
     for name in ("meta/info.json", "data/chunk-000/file-000.parquet"):
         (tmp_path / name).write_bytes(b"")
-        assert run(tmp_path, 2).new == 0 and len(Recorded.open(tmp_path).episodes) == 2
+        assert run(tmp_path, 2).new == 0 and len(open_dataset(tmp_path).episodes) == 2
         assert "the dataset is written again" in capsys.readouterr().err
 
 
@@ -447,7 +448,7 @@ def test_an_episode_that_raises_counts_as_failed(
         what = "the state holds NaN" if nonsense else "ZeroDivisionError: the simulator fell over (test_record.py:"
         assert f"episode 1 (seed {episode_seed('record', 0, 1)}) counts as failed: {what}" in said
         assert "episode 4" in said and "2 failed and dropped" in said
-    assert len(Recorded.open(out).episodes) == 5
+    assert len(open_dataset(out).episodes) == 5
     assert all(row["same"] for row in replay(out, env_name=FRAGILE))
 
 
@@ -464,7 +465,7 @@ def test_no_room_for_the_workers_locks(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vla.record_workers.ProcessPoolExecutor", full)
+    monkeypatch.setattr("vla.data.record_workers.ProcessPoolExecutor", full)
     with pytest.raises(VlaError, match=r"No space left on device; their locks lie in /dev/shm.*--workers 1"):
         run(tmp_path, 2, workers=2)
 
@@ -521,7 +522,7 @@ def test_a_locale_without_utf8_and_a_reader_that_leaves(tmp_path: Path) -> None:
     said = process.stderr.read()
     process.stderr.close()
     assert process.wait(60) == 141 and said == b""
-    assert {facts["language"] for facts in Recorded.open(tmp_path / "dots").episodes} == {"zh"}
+    assert {facts["language"] for facts in open_dataset(tmp_path / "dots").episodes} == {"zh"}
 
 
 @pytest.mark.parametrize("name", ["data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"])
@@ -530,7 +531,7 @@ def test_truncated_parquet(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(VlaError, match=r"file-000\.parquet is damaged") as caught:
-        Recorded.open(tmp_path).columns()
+        open_dataset(tmp_path).columns()
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -547,12 +548,12 @@ def test_missing_files(tmp_path: Path, name: str, message: str) -> None:
     run(tmp_path, 1)
     (tmp_path / name).unlink()
     with pytest.raises(VlaError, match=message):
-        Recorded.open(tmp_path)
+        open_dataset(tmp_path)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(VlaError, match="no LeRobot v3 dataset"):
-        Recorded.open(tmp_path)
+        open_dataset(tmp_path)
 
 
 def test_dt_must_divide_a_second() -> None:
@@ -642,8 +643,8 @@ class Lefty:
 
 
 def test_an_agent_that_gets_on_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.demonstrate.AGENT_STEPS", (5, 5))
-    monkeypatch.setattr("vla.demonstrate.EXPERT_STEPS", (6, 6))
+    monkeypatch.setattr("vla.data.demonstrate.AGENT_STEPS", (5, 5))
+    monkeypatch.setattr("vla.data.demonstrate.EXPERT_STEPS", (6, 6))
     seen = DotEnv().env_spec
     look = Observation({}, np.zeros(len(seen.state), np.float32), "go", 0.0)
     turns = Turns(Lefty(), np.random.default_rng(1))  # which begins with the agent
@@ -652,8 +653,8 @@ def test_an_agent_that_gets_on_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_agent_and_expert_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.demonstrate.AGENT_STEPS", (3, 5))
-    monkeypatch.setattr("vla.demonstrate.EXPERT_STEPS", (6, 6))
+    monkeypatch.setattr("vla.data.demonstrate.AGENT_STEPS", (3, 5))
+    monkeypatch.setattr("vla.data.demonstrate.EXPERT_STEPS", (6, 6))
     mixed = 0
     for seed in range(6):
         episode = play_episode(DotEnv(), seed, {}, 0.0, Lefty())
@@ -678,7 +679,7 @@ def test_corrections_are_recorded_from_the_command_line(
     agent, out = saved_agent(tmp_path / "agent"), tmp_path / "corrections"
     words = ["record", "--env", DOT, "--out", str(out), "--workers", "1", "--agent", str(agent)]
     assert main([*words, "--episodes", "4"]) == 0
-    columns, _ = Recorded.open(out).columns()
+    columns, _ = open_dataset(out).columns()
     assert set(columns["by_expert"].tolist()) == {0.0, 1.0}
     assert main(["record", "--replay", str(out), "--env", DOT]) == 0
     assert "4 of 4 episodes came out as recorded" in capsys.readouterr().out
@@ -695,7 +696,7 @@ def test_a_dataset_from_before_turns_were_kept_is_all_the_experts(dataset: Path,
     info = json.loads((old / "meta/info.json").read_text())
     del info["features"]["by_expert"]
     (old / "meta/info.json").write_text(json.dumps(info))
-    columns, _ = Recorded.open(old).columns()
+    columns, _ = open_dataset(old).columns()
     assert (columns["by_expert"] == 1).all() and len(columns["by_expert"]) == len(columns["state"])
 
 

@@ -8,11 +8,12 @@ import pytest
 
 import vla
 from tests.acting import ENV, DotAgent
-from vla import cli, provenance
+from vla import cli
 from vla.commands import eval as eval_command
-from vla.evaluate import EvalConfig
-from vla.repeat import compare_episodes
-from vla.results import agent_hashes
+from vla.eval.evaluate import EvalConfig
+from vla.eval.repeat import compare_episodes
+from vla.eval.results import agent_hashes
+from vla.host import provenance
 
 
 class Shaky(DotAgent):

@@ -14,14 +14,15 @@ import pytest
 
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
-from vla import cli, files, provenance
-from vla import evaluate as evaluation
+from vla import cli
 from vla.commands import eval as eval_command
 from vla.contracts import VlaError
-from vla.evaluate import AfterEpisodes, EvalConfig, evaluate
-from vla.results import as_json, read_results
-from vla.robustness import run_suite
-from vla.rollout import RolloutInterrupted
+from vla.eval import evaluate as evaluation
+from vla.eval.evaluate import AfterEpisodes, EvalConfig, evaluate
+from vla.eval.results import as_json, read_results
+from vla.eval.robustness import run_suite
+from vla.host import files, provenance
+from vla.rollout.loop import RolloutInterrupted
 
 SMALL = ("--episodes", "6", "--slots", "2", "--videos", "0", "--workers", "1", "--execute", "4", "--kind", "named")
 TIMINGS = ("policy_hz", "policy_latency_ms", "env_steps_per_s", "realtime_factor", "video_s", "wall_s", "simulated_s")
@@ -120,7 +121,7 @@ def test_other_code_is_another_evaluation(tmp_path, monkeypatch):
     evaluate(config(), Hashed(), tmp_path)
     old = read_results(tmp_path)
     assert evaluate(config(), Hashed(), tmp_path, keep=True)["date"] == old["date"]
-    monkeypatch.setattr("vla.resume.code_hash", lambda *args: "c0de")
+    monkeypatch.setattr("vla.eval.resume.code_hash", lambda *args: "c0de")
     with pytest.raises(VlaError, match=rf"the hash of the code is {old['code_hash']} there, and c0de here"):
         evaluate(config(), Hashed(), tmp_path, keep=True)
     monkeypatch.undo()
@@ -134,8 +135,14 @@ def test_other_code_is_another_evaluation(tmp_path, monkeypatch):
 
 def test_the_hash_of_the_code_covers_what_an_agent_meets(tmp_path, monkeypatch):
     """Two states of a checkout that git calls alike are told apart by the control, the renderer and the arm's model."""
-    found = provenance._sources(["envs.tidy_desk", "vla.rollout"], {"vla", "envs"})
-    assert {"envs.tidy_desk", "envs.tabletop", "vla.control.controller", "vla.gl", "vla.player"} <= set(found)
+    found = provenance._sources(["envs.tidy_desk.task", "vla.rollout.loop"], {"vla", "envs"})
+    assert {
+        "envs.tidy_desk.task",
+        "envs.tabletop.table",
+        "vla.control.controller",
+        "vla.host.gl",
+        "vla.rollout.player",
+    } <= set(found)
     hashes, arms = [], tmp_path / "arms"
     arms.mkdir()
     monkeypatch.setattr(provenance, "assets_dir", lambda: tmp_path)
@@ -202,7 +209,7 @@ def test_what_fails_after_the_episodes_keeps_them(agent, tmp_path, monkeypatch, 
     def broken(*args, **more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "report.html"))
 
-    monkeypatch.setattr("vla.report.write_report", broken)
+    monkeypatch.setattr("vla.eval.pages.report.write_report", broken)
     assert vla_eval("--env", ENV, *SMALL, "--out", tmp_path) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and "all episodes" in said.out
@@ -273,7 +280,8 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path, capsys):
 RUN = """
 import sys, time
 from tests.test_resume import ENV, Hashed
-from vla import cli, evaluate
+from vla import cli
+from vla.eval import evaluate
 from vla.commands import eval as command
 
 class Slow(Hashed):

@@ -8,15 +8,18 @@ import pytest
 
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
-from vla import cli, perturb, preview, report_style
+from vla import cli
 from vla.commands import eval as eval_command
-from vla.comparable import protocol_rows
 from vla.contracts import VlaError
-from vla.evaluate import EvalConfig, evaluate
-from vla.results import read_results
-from vla.robustness import part_folder, plan, run_suite
-from vla.rollout import RolloutInterrupted
-from vla.stats import retained_share
+from vla.eval import preview
+from vla.eval.comparable import protocol_rows
+from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.pages import style as report_style
+from vla.eval.results import read_results
+from vla.eval.robustness import part_folder, plan, run_suite
+from vla.eval.statistics import retained_share
+from vla.perturb import axes as perturb
+from vla.rollout.loop import RolloutInterrupted
 
 SMALL = ("--episodes", "4", "--slots", "2", "--videos", "0", "--workers", "1", "--execute", "4", "--kind", "named")
 
@@ -229,7 +232,7 @@ def test_the_preview_draws_and_plays_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_the_previews_tiles_are_what_the_policy_sees():
-    from vla.preview import _tile
+    from vla.eval.preview import _tile
 
     env, request = DotEnv(), config().requests()[0]
     calm, noisy, moved, late = (

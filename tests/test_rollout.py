@@ -6,10 +6,10 @@ import pytest
 
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
-from vla.chunking import RecedingHorizon, TemporalEnsemble
 from vla.contracts import Chunk, SpecMismatchError, VlaError
-from vla.parallel import SlotPool, WorkerError
-from vla.rollout import EpisodeRequest, RolloutInterrupted, Timing, noise_seed, run_episodes
+from vla.control.chunking import RecedingHorizon, TemporalEnsemble
+from vla.host.parallel import SlotPool, WorkerError
+from vla.rollout.loop import EpisodeRequest, RolloutInterrupted, Timing, noise_seed, run_episodes
 
 
 class StaleEnv(DotEnv):

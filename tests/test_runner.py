@@ -10,7 +10,7 @@ from tests.fake_env import DotEnv
 from vla import agent as agents
 from vla import registry
 from vla.contracts import Chunk, SpecMismatchError, VlaError
-from vla.rollout import EpisodeRequest, run_episodes
+from vla.rollout.loop import EpisodeRequest, run_episodes
 from vla.runner import Runner, noise_seed
 
 

@@ -10,14 +10,14 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.safety import JOINT_ACCELERATION, JOINT_SPEED, LIMITS, SafetyMonitor
-from envs.tabletop import Tabletop, rotation_down
-from envs.tidy_desk import TidyDesk
+from envs.tabletop.safety import JOINT_ACCELERATION, JOINT_SPEED, LIMITS, SafetyMonitor
+from envs.tabletop.table import Tabletop, rotation_down
+from envs.tidy_desk.task import TidyDesk
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
 from vla.contracts import StepResult
-from vla.evaluate import EvalConfig, evaluate
-from vla.report import render
+from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.pages.report import render
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import math
 import pytest
 import scipy.stats
 
-from vla.stats import compare_pairs, holm, mcnemar_exact, mean_difference, rate_of, wilson
+from vla.eval.statistics import compare_pairs, holm, mcnemar_exact, mean_difference, rate_of, wilson
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ import pytest
 from filelock import FileLock
 
 from tests.fake_env import CHINESE, COLOURS, DotEnv
-from vla import perturb
 from vla.contracts import VlaError, episode_seed
-from vla.parallel import SlotPool
-from vla.stills import Stills
-from vla.stills import _name as stills_name
+from vla.data.stills import Stills
+from vla.data.stills import _name as stills_name
+from vla.host.parallel import SlotPool
+from vla.perturb import axes as perturb
 
 ENV = "tests.fake_env:DotEnv"
 
@@ -176,7 +176,7 @@ def test_interrupted_stills_are_taken_up_again(
     root = place(tmp_path / "stills", 200)
     part = root.with_name(f"{root.name}.part")
     shutil.rmtree(root)
-    monkeypatch.setattr("vla.stills.available_cpus", lambda: 1)
+    monkeypatch.setattr("vla.data.stills.available_cpus", lambda: 1)
     call = SlotPool.call
 
     def interrupted(pool: SlotPool, asked: dict[int, tuple]) -> dict[int, Any]:
@@ -256,10 +256,10 @@ def test_an_interruption_is_prompt_and_says_what_is_kept(tmp_path: Path) -> None
 
 def render_slowly() -> None:
     """Render what takes minutes, in two processes; for the test above."""
-    import vla.stills
+    import vla.data.stills
 
-    vla.stills.available_cpus = lambda: 2  # type: ignore[attr-defined]
-    vla.stills._Photographer.pace_s = lambda self, seed: 3.2  # type: ignore[method-assign]
+    vla.data.stills.available_cpus = lambda: 2  # type: ignore[attr-defined]
+    vla.data.stills._Photographer.pace_s = lambda self, seed: 3.2  # type: ignore[method-assign]
     Stills.build("tests.test_stills:SlowEnv", DotEnv().env_spec, 150, 0, sys.argv[1])
 
 

@@ -10,18 +10,18 @@ import pytest
 
 from tests.acting import DotAgent
 from tests.fake_env import DotEnv
-from vla.benchmark import Benchmark, Published, mean_of_rates
 from vla.contracts import StepResult, VlaError, episode_seed
-from vla.dataset import Recorded
-from vla.eval_table import print_table
-from vla.evaluate import EvalConfig, evaluate
-from vla.player import EpisodeResult
-from vla.quota import MOST_ATTEMPTS, Quota
-from vla.record import SHARDS, RecordSettings, RecordSummary, record
+from vla.data.open import open_dataset
+from vla.data.quota import MOST_ATTEMPTS, Quota
+from vla.data.record import SHARDS, RecordSettings, RecordSummary, record
+from vla.data.stills import Stills
+from vla.eval.benchmark import Benchmark, Published, mean_of_rates
+from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.repeat import compare_episodes, read_recording
+from vla.eval.statistics import Rate, rate_of
+from vla.eval.table import print_table
 from vla.registry import tasks_of
-from vla.repeat import compare_episodes, read_recording
-from vla.stats import Rate, rate_of
-from vla.stills import Stills
+from vla.rollout.player import EpisodeResult
 
 ENV = "tests.test_tasks:TaskDots"
 TASKS = ("red", "green", "blue")
@@ -76,7 +76,7 @@ def _record(out: Path, episodes: int, **more: Any) -> RecordSummary:
 
 def test_recording_keeps_as_many_of_each_task(tmp_path: Path) -> None:
     summary = _record(tmp_path / "a", 3)
-    recorded = Recorded.open(tmp_path / "a")
+    recorded = open_dataset(tmp_path / "a")
     tasks = [facts["category"] for facts in recorded.episodes]
     assert (tasks.count("red"), tasks.count("green"), tasks.count("blue")) == (3, 3, 0)
     assert summary.unfilled == {"blue": 0} and summary.kept == 6 and summary.played > 6 + 8
@@ -85,7 +85,7 @@ def test_recording_keeps_as_many_of_each_task(tmp_path: Path) -> None:
     for lost in (0, 4, 7):
         (tmp_path / "a" / SHARDS / f"{lost:06d}.npz").unlink(missing_ok=True)
     again = _record(tmp_path / "a", 3)
-    assert [f["seed"] for f in Recorded.open(tmp_path / "a").episodes] == [f["seed"] for f in recorded.episodes]
+    assert [f["seed"] for f in open_dataset(tmp_path / "a").episodes] == [f["seed"] for f in recorded.episodes]
     assert again.new >= 2 and again.kept == 6
     assert _record(tmp_path / "a", 3).new == 0
     more = _record(tmp_path / "a", 4)

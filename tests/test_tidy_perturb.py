@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from envs import instructions, items, tidy_layout
-from envs.distractors import COUNTS, KINDS, PALETTE
-from envs.tidy_desk import TidyDesk
-from vla.perturb import STRENGTHS
+from envs.tabletop.distractors import COUNTS, KINDS, PALETTE
+from envs.tidy_desk import instructions, items
+from envs.tidy_desk import layout as tidy_layout
+from envs.tidy_desk.task import TidyDesk
+from vla.perturb.axes import STRENGTHS
 
 EVERYTHING = dict.fromkeys(TidyDesk.PERTURBATIONS, "strong")
 

@@ -23,17 +23,17 @@ from torch import Tensor, nn
 from tests.fake_env import DotEnv
 from vla import registry
 from vla.agent import GOLDEN_TOLERANCE, load
-from vla.checkpoint import load_newest
 from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaError
-from vla.ema import Ema
-from vla.feed import Feed
-from vla.frames import FORMAT_VERSION, FrameCache, _write_document, _written
-from vla.optim import checked_groups, learning_rate
+from vla.data.frames import FORMAT_VERSION, FrameCache, _write_document, _written
+from vla.host.provenance import file_sha256
 from vla.paths import agents_dir
-from vla.provenance import file_sha256
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig, settings, with_overrides
-from vla.sampling import Prefetch, SampleOrder, colour_jitter
-from vla.train import TrainingStopped, train
+from vla.train.checkpoint import load_newest
+from vla.train.ema import Ema
+from vla.train.feed import Feed
+from vla.train.optim import checked_groups, learning_rate
+from vla.train.sampling import Prefetch, SampleOrder, colour_jitter
+from vla.train.trainer import TrainingStopped, train
 
 
 @dataclass(frozen=True)
@@ -361,9 +361,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.test_train import tiny
-from vla.frames import FrameCache
-from vla.ema import Ema
-from vla.train import train
+from vla.data.frames import FrameCache
+from vla.train.ema import Ema
+from vla.train.trainer import train
 FrameCache.build = lambda path, *_, **__: FrameCache.open(Path(path) / "frames")
 train(tiny("--optim.steps=100000"), sys.argv[1], sys.argv[2])
 """

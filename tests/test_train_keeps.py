@@ -17,16 +17,16 @@ import torch
 
 from tests.fake_env import DotEnv
 from tests.test_train import StopAt, TinyPolicy, assert_same_files, fake_dataset, tiny
-from vla import checkpoint, run_folder
-from vla.checkpoint import load_newest
 from vla.cli import main
 from vla.contracts import VlaError
-from vla.feed import Feed
-from vla.files import claimed
-from vla.frames import FrameCache
+from vla.data.frames import FrameCache
+from vla.host.files import claimed
 from vla.recipe import Recipe
-from vla.train import TrainingStopped, train
-from vla.train_log import TrainLog
+from vla.train import checkpoint, run_folder
+from vla.train.checkpoint import load_newest
+from vla.train.feed import Feed
+from vla.train.log import TrainLog
+from vla.train.trainer import TrainingStopped, train
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_an_env_that_fails_in_validation_costs_no_step(
     def fails(*_: Any) -> None:
         raise VlaError("the simulator has gone")
 
-    monkeypatch.setattr("vla.train.closed_loop", fails)
+    monkeypatch.setattr("vla.train.trainer.closed_loop", fails)
     with pytest.raises(VlaError, match="has gone"):
         train(tiny("--validate.every=3", "--optim.checkpoint_every=100"), data, tmp_path / "run")
     assert checkpoint.newest_step(tmp_path / "run/checkpoints") == 3
@@ -220,7 +220,7 @@ def test_data_and_data_path_are_the_same(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("vla.hub.find_dataset", lambda name: (asked.append(name), data)[1])
+    monkeypatch.setattr("vla.data.hub.find_dataset", lambda name: (asked.append(name), data)[1])
     for number, words in enumerate((["--data", "owner/name"], ["--data.path", "owner/name"])):
         out = tmp_path / str(number)
         assert main(["train", NAME, *words, "--out", str(out)]) == 0

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from envs import instructions
+from envs.tidy_desk import instructions
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
-from vla import lettering
-from vla.abilities import Shortfall
 from vla.contracts import episode_seed
-from vla.eval_table import print_table
-from vla.evaluate import EvalConfig, evaluate
-from vla.report import render
-from vla.results import read_results
-from vla.rollout import EpisodeRequest, run_episodes
-from vla.video import HEIGHT, WIDTH, Film
+from vla.contracts.abilities import Shortfall
+from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.pages.report import render
+from vla.eval.results import read_results
+from vla.eval.table import print_table
+from vla.host import lettering
+from vla.host.video import HEIGHT, WIDTH, Film
+from vla.rollout.loop import EpisodeRequest, run_episodes
 
 
 def frames_of(video: bytes) -> list[np.ndarray]:
@@ -162,8 +162,8 @@ def test_an_env_without_a_picture_for_people_shows_its_camera() -> None:
 
 
 def test_the_desk_says_what_went_wrong() -> None:
-    from envs.tidy_desk import TidyDesk
-    from vla.abilities import Explains, Films
+    from envs.tidy_desk.task import TidyDesk
+    from vla.contracts.abilities import Explains, Films
 
     desk = TidyDesk()
     assert isinstance(desk, Films) and isinstance(desk, Explains)

@@ -60,7 +60,7 @@ def test_what_is_in_it(wheel: Path) -> None:
     for needed in (
         "vla/cli.py",
         "vla/commands/eval.py",
-        "envs/tidy_desk.py",
+        "envs/tidy_desk/task.py",
         "policies/flow.py",
         "vla/configs/tidy_desk_flow.py",
         "vla/assets/arms/panda.xml",

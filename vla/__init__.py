@@ -1,6 +1,6 @@
 """A vision-language-action robotics stack: cameras and a sentence in, arm motion out.
 
-Import the parts by name: ``vla.agent``, ``vla.contracts``, ``vla.rollout`` and so on. This module stays
+Import the parts by name: ``vla.agent``, ``vla.contracts``, ``vla.rollout.loop`` and so on. This module stays
 empty of heavy imports so that ``vla --help`` answers at once.
 """
 

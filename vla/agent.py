@@ -24,9 +24,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from vla import config as configs
 from vla import paths, registry
 from vla.contracts import Chunk, EnvSpec, Observation, VlaError
-from vla.files import read_json, require_keys, sync_folder, write_atomically
+from vla.host.files import read_json, require_keys, sync_folder, write_atomically
+from vla.host.provenance import file_sha256
 from vla.normalise import Normaliser
-from vla.provenance import file_sha256
 from vla.runner import Actor, Runner
 from vla.runner import noise_seed as seed_of
 

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns the exit code: 0 done, 2 the user can mend it (one line on stderr), 128 + N ended by signal N (130 is
     Ctrl-C), 141 the work is done and the reader of the output had gone away; else what the command returned.
     """
-    from vla.interrupt import exit_code, terminating
+    from vla.host.interrupt import exit_code, terminating
 
     # Idle OpenMP threads that spin slow everything down wherever cores are shared. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -161,7 +161,7 @@ def _patient_output() -> Iterator[_Patient]:
 def _one_line(error: BaseException | None) -> str | None:
     """What to tell the user in place of a traceback; None for an error that is the program's own."""
     from vla.contracts import VlaError
-    from vla.files import printable
+    from vla.host.files import printable
 
     if isinstance(error, VlaError):
         return printable(str(error))  # it may quote a file, a path or a sentence

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla.contracts import VlaError
-from vla.files import printable, require_room
+from vla.host.files import printable, require_room
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +119,7 @@ def draw_test_frame(frames: int = 50) -> tuple[str, np.ndarray, float]:
     Raises:
         VlaError: if no GL backend works.
     """
-    from vla.gl import Offscreen, choose_backend
+    from vla.host.gl import Offscreen, choose_backend
 
     backend = choose_backend()
     import mujoco
@@ -141,7 +141,7 @@ def draw_test_frame(frames: int = 50) -> tuple[str, np.ndarray, float]:
 
 def rendering(save_to: Path | None = None) -> Check:
     """The GL backend, with a frame drawn and its speed. ``save_to`` keeps the frame as a picture."""
-    from vla.gl_backend import INSTALL, NoOpenGLError
+    from vla.host.gl_backend import INSTALL, NoOpenGLError
 
     try:
         backend, image, fps = draw_test_frame()
@@ -275,7 +275,7 @@ def shared_memory() -> Check:
 
 def threads() -> Check:
     """Whether libraries would start more threads than this process has CPUs: they then wait for each other."""
-    from vla.parallel import available_cpus
+    from vla.host.parallel import available_cpus
 
     cpus, wish = available_cpus(), os.environ.get("OMP_NUM_THREADS", "")
     with suppress(OSError, ValueError):

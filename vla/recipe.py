@@ -28,10 +28,10 @@ class DataConfig:
         sub_instruction_probability: how often a sample carries the current sub-instruction, 0 to 1.
         paraphrase: ``package.module:function`` that words a sentence anew, as ``function(text, rng)``; empty for none.
         decision_steps, decision_repeat: frames within so many steps of a new sub-instruction are drawn so many times
-            as often; see ``vla.frames.Windows``.
+            as often; see ``vla.data.frames.Windows``.
         only_success: leave out episodes that failed.
         colour_jitter: strength of the colour augmentation; 0 turns it off, 0.2 is moderate.
-        stills: how many scenes are rendered for learning to point at what a sentence asks for, see ``vla.stills``;
+        stills: how many scenes are rendered for learning to point at what a sentence asks for, see ``vla.data.stills``;
             0 for none.
         stills_batch, stills_sentences: scenes in a step over all processes, and sentences about each.
         stills_randomize: axes of ``vla.perturb`` that vary from scene to scene, as ``vla record --randomize`` does.
@@ -39,7 +39,7 @@ class DataConfig:
         corrections_share: the share of each batch that comes from them, each of them in proportion to its size.
         holdout: the share of episodes, the last ones of each task, kept for the validation loss.
         columns: which columns of another's dataset are what, ``NAME=COLUMN`` each, where NAME is state, action, success
-            or a camera's; empty for the usual names, see ``vla.dataset_layout``.
+            or a camera's; empty for the usual names, see ``vla.data.columns``.
     """
 
     path: str

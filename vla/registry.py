@@ -1,6 +1,6 @@
-"""The folders are the registry: ``--env tidy_desk`` is ``envs/tidy_desk.py``, and so on.
+"""The folders are the registry: ``--env tidy_desk`` is ``envs/tidy_desk/``, ``--policy flow`` is ``policies/flow.py``.
 
-| kind | folder | a file is listed if it has | outside the project |
+| kind | folder | a file, or a package by its ``__init__.py``, is listed if it has | outside the project |
 |---|---|---|---|
 | env | ``envs/`` | a line ``ENV = Class`` | ``package.module:Class`` |
 | policy | ``policies/`` | a line ``POLICY = Class`` (and ``CONFIG = ConfigClass``) | ``package.module:Class`` |
@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla import paths
-from vla.abilities import ChecksOptions
 from vla.contracts import Env, EnvSpec, VlaError
+from vla.contracts.abilities import ChecksOptions
 
 if TYPE_CHECKING:
     from vla.recipe import Recipe
@@ -123,8 +123,10 @@ def names(kind: str) -> list[str]:
     """The names of all envs, policies or recipes, sorted. ``kind`` is "env", "policy" or "recipe"."""
     if kind == "recipe":
         paths.ensure_configs()
-    files = sorted(_folder(kind).glob("[!_.]*.py"))
-    return [file.stem for file in files if _MARK[kind].search(file.read_text(encoding="utf-8"))]
+    folder = _folder(kind)
+    files = {file.stem: file for file in folder.glob("[!_.]*.py")}
+    files |= {file.parent.name: file for file in folder.glob("[!_.]*/__init__.py")}
+    return sorted(name for name, file in files.items() if _MARK[kind].search(file.read_text(encoding="utf-8")))
 
 
 def load_env(name: str) -> type:
@@ -238,7 +240,9 @@ def load_policy(name: str) -> type:
 
 def load_config(name: str) -> type:
     """The config class of the policy called ``name``. Raises VlaError where its module has none."""
-    module = sys.modules[load_policy(name).__module__]
+    own = load_policy(name).__module__
+    package = name.partition(":")[0] if ":" in name else f"{_PACKAGE['policy']}.{name}"
+    module = sys.modules[package if hasattr(sys.modules[package], "CONFIG") else own]
     if not isinstance(getattr(module, "CONFIG", None), type):
         raise VlaError(f"{module.__name__} has no line CONFIG = ConfigClass, which the policy '{name}' needs")
     return module.CONFIG

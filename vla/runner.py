@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vla.chunking import Chunking, RecedingHorizon
 from vla.contracts import Chunk, Env, EnvSpec, Observation, StepResult, VlaError
-from vla.latency import DelayedChunking, hold_still
-from vla.sensors import NoisySensors
+from vla.control.chunking import Chunking, RecedingHorizon
+from vla.perturb.latency import DelayedChunking, hold_still
+from vla.perturb.sensors import NoisySensors
 
 EXECUTE = 8  # of an agent that does not say how many actions to play
 

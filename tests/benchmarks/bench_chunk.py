@@ -31,9 +31,9 @@ from torch import Tensor
 from policies.flow import FlowPolicy
 from vla import agent
 from vla.contracts import Observation
-from vla.lerobot_policy import LeRobotPolicy
+from vla.host.provenance import machine
 from vla.nn.flow import integrate, midpoint_times
-from vla.provenance import machine
+from vla.rollout.lerobot_policy import LeRobotPolicy
 
 
 def step_by_step(policy: FlowPolicy, batch: dict[str, Any], noise: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def measure(data: Path, chunk: int = 16, batch_size: int = 64, rounds: int = 5, 
     import torch
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    from vla.frames import FrameCache, Windows
+    from vla.data.frames import FrameCache, Windows
 
     began = time.perf_counter()
     cache = FrameCache.build(data)
@@ -91,7 +91,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.data is None:
-            from vla.record import RecordSettings, record
+            from vla.data.record import RecordSettings, record
 
             args.data = Path(folder) / "data"
             record(RecordSettings(args.env, args.data, 20))

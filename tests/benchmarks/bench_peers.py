@@ -50,17 +50,17 @@ from policies.flow_config import FlowConfig
 from tests.benchmarks.bench_train import parameters
 from vla.agent import Agent
 from vla.contracts import EnvSpec, Observation, VlaError
-from vla.ema import Ema
-from vla.evaluate import EvalConfig, evaluate
-from vla.files import write_atomically
-from vla.frames import FrameCache, Windows
-from vla.lerobot_policy import LeRobotPolicy
+from vla.data.frames import FrameCache, Windows
+from vla.eval.evaluate import EvalConfig, evaluate
+from vla.host.files import write_atomically
+from vla.host.provenance import machine
 from vla.nn.config import TrunkConfig
-from vla.provenance import machine
 from vla.registry import load_recipe
-from vla.rollout import Actor
-from vla.sampling import SampleOrder, fit_normaliser
-from vla.validate import split_episodes, usable_episodes
+from vla.rollout.lerobot_policy import LeRobotPolicy
+from vla.rollout.loop import Actor
+from vla.train.ema import Ema
+from vla.train.sampling import SampleOrder, fit_normaliser
+from vla.train.validate import split_episodes, usable_episodes
 
 CHUNK, JUDGED = 16, 8
 PARAMETERS, TOLERANCE = 18e6, 0.1

@@ -19,8 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from vla.gl import choose_backend
-from vla.provenance import machine
+from vla.host.gl import choose_backend
+from vla.host.provenance import machine
 from vla.registry import make_env
 
 

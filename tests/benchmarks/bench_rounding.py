@@ -16,8 +16,8 @@ import numpy as np
 
 from vla.agent import load
 from vla.contracts import Observation, episode_seed
-from vla.rollout import EpisodeRequest, run_episodes
-from vla.stats import rate_of
+from vla.eval.statistics import rate_of
+from vla.rollout.loop import EpisodeRequest, run_episodes
 
 
 def off_by_one(observation: Observation, rng: np.random.Generator, every: int) -> Observation:

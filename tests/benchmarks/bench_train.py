@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from policies.flow import FlowPolicy
 from policies.flow_config import FlowConfig
 from vla.contracts import CameraSpec, EnvSpec
-from vla.provenance import machine
+from vla.host.provenance import machine
 
 HORIZON, PIXELS = 16, 128
 CAMERAS = ("scene", "wrist")

@@ -165,10 +165,11 @@ def _become(order: dict[str, Any]) -> None:
     sys.argv = ["vla", *order["argv"]]
 
 
-WARM = """accelerate av matplotlib.pyplot pandas pyarrow.parquet rich.progress torch.utils.tensorboard torch._dynamo
-    torch.distributed.fsdp policies.flow tests.campaign.recipe tests.fake_env vla.assemble vla.commands.compare
-    vla.commands.eval vla.commands.record vla.commands.train vla.compare vla.evaluate vla.record vla.repeat vla.replay
-    vla.report vla.train"""
+WARM = """accelerate av matplotlib.pyplot pandas pyarrow.parquet rich.progress torch.utils.tensorboard
+    torch._dynamo torch.distributed.fsdp policies.flow tests.campaign.recipe tests.fake_env
+    vla.data.assemble vla.commands.compare vla.commands.eval vla.commands.record vla.commands.train
+    vla.eval.compare vla.eval.evaluate vla.data.record vla.eval.repeat vla.data.replay
+    vla.eval.pages.report vla.train.trainer"""
 
 
 def _warm_up() -> None:

@@ -42,12 +42,12 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Compare; print the tables, write the page. Returns 0."""
     from rich.console import Console
 
-    from vla.comparable import load_runs
-    from vla.compare import compare_runs
-    from vla.compare_page import render
     from vla.contracts import VlaError
-    from vla.files import write_atomically
-    from vla.results import as_json
+    from vla.eval.comparable import load_runs
+    from vla.eval.compare import compare_runs
+    from vla.eval.pages.compare import render
+    from vla.eval.results import as_json
+    from vla.host.files import write_atomically
 
     if extra:
         raise VlaError(f"vla compare takes no '{extra[0]}'; see vla compare --help")
@@ -66,12 +66,12 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 
 def print_tables(console: Console, found: dict[str, Any]) -> None:
-    """The figures on the terminal. ``found`` is what ``vla.compare.compare_runs`` gives."""
+    """The figures on the terminal. ``found`` is what ``vla.eval.compare.compare_runs`` gives."""
     from rich.table import Table
 
-    from vla.compare_page import outcome
-    from vla.eval_table import plain
-    from vla.report_style import p_text, percent, words
+    from vla.eval.pages.compare import outcome
+    from vla.eval.pages.style import p_text, percent, words
+    from vla.eval.table import plain
 
     def table(title: str, *columns: str) -> Table:
         made = Table(title=plain(title), title_justify="left")

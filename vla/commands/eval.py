@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vla.evaluate import EvalConfig
+    from vla.eval.evaluate import EvalConfig
 
 HELP = "measure an agent in a simulated env"
 
@@ -109,10 +109,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     from vla import registry
     from vla.contracts import VlaError
-    from vla.eval_table import print_table
-    from vla.evaluate import EvalConfig
-    from vla.files import claimed
-    from vla.parallel import available_cpus
+    from vla.eval.evaluate import EvalConfig
+    from vla.eval.table import print_table
+    from vla.host.files import claimed
+    from vla.host.parallel import available_cpus
 
     if extra:
         raise VlaError(f"vla eval takes no '{extra[0]}'; see vla eval --help")
@@ -164,7 +164,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 def _tell(console: Console, text: str, style: str | None = None) -> None:
     """Print a line that may hold anything, such as a sentence or a path, as it is."""
-    from vla.files import printable
+    from vla.host.files import printable
 
     console.print(printable(text), style=style, highlight=False, markup=False, soft_wrap=True)
 
@@ -180,9 +180,10 @@ def _seeds(text: str) -> list[int]:
 
 def _perturbations(args: argparse.Namespace) -> dict[str, Any]:
     """The settings ``perturb`` and ``suite``. Raises VlaError, before an agent is loaded, where they are impossible."""
-    from vla import perturb, registry
+    from vla import registry
     from vla.contracts import VlaError
-    from vla.robustness import plan
+    from vla.eval.robustness import plan
+    from vla.perturb import axes as perturb
 
     able = perturb.axes_of(registry.load_env(args.env))
     wanted = perturb.parse(args.perturb) if args.perturb is not None else {}
@@ -199,7 +200,7 @@ def _perturbations(args: argparse.Namespace) -> dict[str, Any]:
 
 def _preview(console: Console, config: EvalConfig, out: Path) -> int:
     """Draw the picture sheet; print the sentences, which a picture may have no letters for."""
-    from vla.preview import write_sheet
+    from vla.eval.preview import write_sheet
 
     out.mkdir(parents=True, exist_ok=True)
     for where, sentence in write_sheet(config, out / "preview.png"):
@@ -215,12 +216,12 @@ def _evaluate(
 
     Returns the content of ``results.json``. Raises SystemExit after Ctrl-C and the like, and what ``evaluate`` does.
     """
-    from vla import resume
-    from vla.eval_table import print_table
-    from vla.evaluate import AfterEpisodes, evaluate
-    from vla.interrupt import exit_code
-    from vla.robustness import run_suite
-    from vla.rollout import RolloutInterrupted
+    from vla.eval import resume
+    from vla.eval.evaluate import AfterEpisodes, evaluate
+    from vla.eval.robustness import run_suite
+    from vla.eval.table import print_table
+    from vla.host.interrupt import exit_code
+    from vla.rollout.loop import RolloutInterrupted
 
     command = command_line(args)
     try:
@@ -253,12 +254,12 @@ def _repeat(args: argparse.Namespace) -> int:
     """Repeat a recorded evaluation, and tell which episodes came out the same. Returns 0 if it ran."""
     from rich.console import Console
 
-    from vla import resume
     from vla.contracts import VlaError
-    from vla.eval_table import print_table
-    from vla.files import claimed, write_atomically
-    from vla.repeat import compare_episodes, compare_parts, read_recording, require_same
-    from vla.results import as_json
+    from vla.eval import resume
+    from vla.eval.repeat import compare_episodes, compare_parts, read_recording, require_same
+    from vla.eval.results import as_json
+    from vla.eval.table import print_table
+    from vla.host.files import claimed, write_atomically
 
     given = [action for action in _parser()._actions if getattr(args, action.dest, None) != action.default]
     refused = [
@@ -305,10 +306,10 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
 
     from vla.agent import load
     from vla.contracts import VlaError
-    from vla.lerobot_policy import LeRobotPolicy
-    from vla.parallel import available_cpus
+    from vla.host.parallel import available_cpus
     from vla.paths import shipped_agent
     from vla.registry import spec_of, split_argument
+    from vla.rollout.lerobot_policy import LeRobotPolicy
 
     if config.device is not None:
         try:
@@ -353,7 +354,7 @@ class _Progress:
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-        from vla.progress import Progress
+        from vla.host.progress import Progress
 
         self._bar = Progress(
             TextColumn("{task.description}"),

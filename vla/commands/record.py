@@ -115,8 +115,8 @@ def _items(text: str | None) -> tuple[int, int] | None:
 
 
 def _axes(env: str, text: str | None) -> tuple[str, ...]:
-    from vla import perturb
     from vla.contracts import VlaError
+    from vla.perturb import axes as perturb
     from vla.registry import load_env
 
     if text is None:
@@ -132,10 +132,10 @@ def _record(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from vla.contracts import episode_seed
-    from vla.interrupt import exit_code
-    from vla.record import RecordSettings, record
+    from vla.data.record import RecordSettings, record
+    from vla.eval.statistics import wilson
+    from vla.host.interrupt import exit_code
     from vla.registry import check_options, env_options
-    from vla.stats import wilson
 
     settings = RecordSettings(
         env=args.env,
@@ -186,9 +186,9 @@ def _replay(folder: Path, episodes: int | None, env: str | None) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from vla.files import printable
-    from vla.interrupt import exit_code
-    from vla.replay import replay
+    from vla.data.replay import replay
+    from vla.host.files import printable
+    from vla.host.interrupt import exit_code
 
     console = Console()
     table = Table("episode", "seed", "instruction", "recorded", "replayed", "state gap", "same")

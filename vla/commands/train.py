@@ -62,7 +62,7 @@ def _find(recipe: Recipe, own_path: str) -> Path:
     Where there is none, the error also says how to record one.
     """
     from vla.contracts import VlaError
-    from vla.hub import find_dataset
+    from vla.data.hub import find_dataset
 
     path = recipe.data.path
     if path == own_path:
@@ -81,7 +81,7 @@ def _recipe(args: argparse.Namespace, extra: list[str]) -> tuple[Recipe, str]:
     from vla.contracts import VlaError
     from vla.recipe import with_overrides
     from vla.registry import load_recipe, names
-    from vla.run_folder import begun, begun_with
+    from vla.train.run_folder import begun, begun_with
 
     name = args.name
     if name is None and extra and not extra[0].startswith("-"):
@@ -118,9 +118,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         print(describe(recipe))
         return 0
 
-    from vla import devices
-    from vla.train import train
-    from vla.train_result import TrainingStopped
+    from vla.host import devices
+    from vla.train.result import TrainingStopped
+    from vla.train.trainer import train
 
     if args.device:
         devices.choose(args.device)

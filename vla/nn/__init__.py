@@ -1,1 +1,4 @@
-"""Blocks that more than one policy uses. Read in this order: vision, language, resampler, trunk, transformer, flow."""
+"""Blocks that policies share: vision, language, resampler, trunk, transformer, flow.
+
+May import ``vla.contracts`` alone of the project: networks see tensors.
+"""

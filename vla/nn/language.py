@@ -18,7 +18,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from vla.files import printable
+from vla.host.files import printable
 from vla.nn.transformer import Block
 
 _ASCII = re.compile(r"[a-z0-9]+")

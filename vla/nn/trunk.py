@@ -68,7 +68,7 @@ class Trunk(nn.Module):
         """What stills teach, each seen once and spoken of R times: three losses by name, and three scores.
 
         Args:
-            stills: what ``Normaliser.encode`` makes of ``vla.stills.Stills.batch``: B images and states, and B * R
+            stills: what ``Normaliser.encode`` makes of ``vla.data.stills.Stills.batch``: B images and states, and B * R
                 sentences, points, yaws and offsets.
 
         Returns:

@@ -1,0 +1,5 @@
+"""Meta-World's fifty tasks."""
+
+from envs.metaworld.env import MetaWorld
+
+ENV = MetaWorld

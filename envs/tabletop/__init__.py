@@ -1,0 +1,1 @@
+"""What the desk's tasks share: arm, table, cameras, physics, safety, perturbations."""

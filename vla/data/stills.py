@@ -1,0 +1,336 @@
+"""Stills: single scenes, rendered for learning what words mean: where each thing is, and how it lies.
+
+A demonstration names a few things and takes a hundred frames over it. In its time an env renders some forty fresh
+scenes, and a sentence for each thing in them. They are made once, from a seed, and kept beside the frame cache, those
+of each env, seed and count in a folder of their own (an interrupted run leaves a folder ``.part``, and the next one
+goes on from it):
+``frames.{camera}.npy`` is uint8 (N, H, W, 3), the other ``.npy`` files are the columns, ``stills.json`` has the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from filelock import FileLock
+
+from vla.contracts import EnvSpec, Observation, ReferringExpression, VlaError, episode_seed
+from vla.data.caches import gather, mapped, reserve
+from vla.host.parallel import SlotPool, available_cpus
+from vla.host.provenance import source_sha256
+from vla.perturb import axes as perturb
+from vla.perturb.sensors import NoisySensors
+from vla.registry import load_env, make_env
+
+FORMAT_VERSION = 3
+_ROUND = 64  # scenes that a worker renders before it hands them over
+_BEGUN = "begun.json"  # what is being rendered, in the folder of unfinished stills
+
+
+class Stills:
+    """N scenes and M sentences about them, M a few times N. ``Stills.build`` makes one.
+
+    Attributes:
+        frames: camera name to uint8 (N, H, W, 3), a memory map.
+        state: float32 (N, S), SI units.
+        bounds: int64 (N + 1,): scene i has the sentences ``bounds[i]`` to ``bounds[i + 1]``, at least one.
+        sentences: M strings.
+        points: camera name to float32 (M, 6), see ``vla.contracts.Env.points``.
+        yaws: float32 (M, 4), see ``vla.contracts.ReferringExpression``.
+        offsets: float32 (M, 6), likewise.
+        fingerprint: of all but the images, in hexadecimal.
+    """
+
+    def __init__(self, root: Path, document: dict[str, Any]) -> None:
+        cameras = [camera.name for camera in EnvSpec.from_dict(document["identity"]["env_spec"]).cameras]
+        self.sentences: list[str] = document["sentences"]
+        try:
+            self.frames = {name: mapped(root / f"frames.{name}.npy") for name in cameras}
+            self.points = {name: np.load(root / f"points.{name}.npy") for name in cameras}
+            self.state, self.bounds = np.load(root / "state.npy"), np.load(root / "bounds.npy")
+            self.yaws, self.offsets = np.load(root / "yaws.npy"), np.load(root / "offsets.npy")
+        except (OSError, ValueError, EOFError) as error:
+            raise VlaError(f"the stills {root} are damaged: {error}") from error
+        known = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+        for column in (self.state, self.bounds, self.yaws, self.offsets, *self.points.values()):
+            known.update(np.ascontiguousarray(column))
+        self.fingerprint = known.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    @classmethod
+    def build(
+        cls,
+        env: str,
+        spec: EnvSpec,
+        count: int,
+        seed: int,
+        folder: str | Path,
+        progress: bool = True,
+        randomize: Sequence[str] = (),
+        env_options: dict[str, Any] | None = None,
+    ) -> Stills:
+        """The stills of an env: opened if they are there and still what the env renders, else made.
+
+        What takes long is said before it begins, unless ``progress`` is off. Stills of other settings are left alone.
+
+        Args:
+            env: the env's name; it offers ``referring_expressions``, see ``vla.contracts.Env``.
+            spec: the spec that the env must have.
+            count: how many scenes.
+            seed: the run's seed.
+            folder: where they are kept, in a folder named after env, seed, count and the rest.
+            progress: show a progress bar, and say what is rendered.
+            randomize: axes of ``vla.perturb`` that vary from scene to scene.
+            env_options: arguments for the env's constructor.
+
+        Raises:
+            VlaError: the env refers to nothing, has another spec or can't do an axis, or the disk is full.
+        """
+        identity = {"env": env, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
+        identity |= {"randomize": sorted(randomize)} if randomize else {}
+        identity |= {"env_options": env_options} if env_options else {}
+        root = Path(folder) / _name(identity)
+        say = print if progress else lambda text: None
+        photographer = _Photographer.of(identity)
+        try:
+            photographer.require(spec)
+            found = _open(root, identity)
+            if found is not None and photographer.agrees(found, seed):
+                return found
+            if found is not None:
+                say(f"env {env} no longer renders the stills in {root}: they are made anew")
+                shutil.rmtree(root, ignore_errors=True)
+            elif root.exists():
+                say(f"the stills in {root} are damaged: they are made anew")
+            each_s = photographer.pace_s(seed)
+        finally:
+            photographer.close()
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(root.with_name(f"{root.name}.lock")):  # of two runs on the same data one waits for the other
+                if _open(root, identity) is None:
+                    _render(identity, spec, root, progress, say, each_s)
+        except OSError as error:
+            raise VlaError(f"cannot write the stills {root}: {error.strerror or error}") from error
+        made = _open(root, identity)
+        assert made is not None
+        return made
+
+    def batch(
+        self,
+        indices: np.ndarray,
+        sentences: int,
+        rng: np.random.Generator,
+        paraphrase: Callable[[str, np.random.Generator], str] | None = None,
+    ) -> dict[str, Any]:
+        """Gather scenes, and several sentences about each.
+
+        Args:
+            indices: int (B,), each from 0 to ``len(self) - 1``.
+            sentences: R, how many for each scene; where it has fewer, some come twice.
+            rng: picks the sentences and their wording.
+            paraphrase: as for ``vla.data.frames.Windows``.
+
+        Returns:
+            ``images.{camera}`` uint8 (B, H, W, 3), ``state`` float32 (B, S), ``instruction`` a list of B * R strings,
+            those of one scene side by side, ``points.{camera}`` float32 (B * R, 6), ``yaws`` float32 (B * R, 4) and
+            ``offsets`` float32 (B * R, 6).
+        """
+        import torch
+
+        rows = np.asarray(indices)
+        picked = np.concatenate([self._pick(row, sentences, rng) for row in rows])
+        batch: dict[str, Any] = {f"images.{name}": gather(frames, rows) for name, frames in self.frames.items()}
+        batch["state"] = torch.from_numpy(self.state[rows])
+        texts = [self.sentences[i] for i in picked]
+        batch["instruction"] = texts if paraphrase is None else [paraphrase(text, rng) for text in texts]
+        for name, points in self.points.items():
+            batch[f"points.{name}"] = torch.from_numpy(points[picked])
+        batch["yaws"] = torch.from_numpy(self.yaws[picked])
+        batch["offsets"] = torch.from_numpy(self.offsets[picked])
+        return batch
+
+    def _pick(self, row: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        start, end = self.bounds[row : row + 2]
+        return start + np.resize(rng.permutation(end - start), count)
+
+
+class _Photographer:
+    """Renders the ``total`` scenes of one env. Lives in a worker."""
+
+    def __init__(self, env: str, total: int, randomize: Sequence[str] = (), options: dict | None = None) -> None:
+        perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(load_env(env)), f"env {env}")
+        self._axes, self._total = randomize, total
+        self._name, self._env = env, cast(Any, make_env(env, **(options or {})))  # with the contract's extras
+
+    @classmethod
+    def of(cls, identity: dict[str, Any]) -> _Photographer:
+        """The one for the stills with this identity."""
+        randomize, options = identity.get("randomize", ()), identity.get("env_options")
+        return cls(identity["env"], identity["count"], randomize, options)
+
+    def require(self, spec: EnvSpec) -> None:
+        """Raise VlaError unless the env has this spec and can refer to things."""
+        if not hasattr(self._env, "referring_expressions"):
+            raise VlaError(f"env {self._name} has no referring_expressions, which stills need; set --data.stills 0")
+        if self._env.env_spec != spec:
+            raise VlaError(f"env {self._name} is not the one that was recorded; record anew, or set --data.stills 0")
+
+    def shoot(self, seed: int, start: int, count: int) -> dict[str, Any]:
+        """The scenes ``start`` to ``start + count``, as columns."""
+        columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": [], "offsets": []}
+        tasks = getattr(self._env, "tasks", ())
+        for index in range(start, start + count):
+            own = episode_seed("stills", seed, index)
+            drawn = perturb.drawn(self._axes, own)
+            harder = perturb.for_reset(drawn)
+            options = {"stage": "midway"} | ({"perturb": harder} if harder else {})
+            if tasks:  # one after the other, and as many scenes of each: changing the task is costly
+                options["task"] = tasks[index * len(tasks) // self._total]
+            shown, _ = self._env.reset(seed=own, options=options)
+            images = {camera.name: shown[camera.name] for camera in self._env.env_spec.cameras}
+            seen = Observation(images, shown["state"], shown["instruction"])
+            if "noise" in drawn:
+                seen = NoisySensors(self._env.env_spec, drawn["noise"], own)(seen)
+            said = self._env.referring_expressions()
+            points = self._env.points()
+            known = {one.text for one in said}
+            if seen.instruction not in known and any(values.any() for values in points.values()):  # unless all is done
+                said.append(ReferringExpression(seen.instruction, points))
+            columns["state"].append(seen.state)
+            columns["sentences"] += [one.text for one in said]
+            columns["said"].append(len(said))
+            columns["yaws"] += [one.yaws for one in said]
+            columns["offsets"] += [one.offsets for one in said]
+            for camera, image in seen.images.items():
+                columns.setdefault(f"frames.{camera}", []).append(image)
+                columns.setdefault(f"points.{camera}", []).extend(one.points[camera] for one in said)
+        return {name: np.array(rows) if name != "sentences" else rows for name, rows in columns.items()}
+
+    def agrees(self, stills: Stills, seed: int) -> bool:
+        """Whether the env still renders and says what was kept, judged by the first scene."""
+        shot = self.shoot(seed, 0, 1)
+        said = int(stills.bounds[1])
+        return (
+            shot["sentences"] == stills.sentences[:said]
+            and np.allclose(shot["yaws"], stills.yaws[:said], atol=1e-3)
+            and np.allclose(shot["offsets"], stills.offsets[:said], atol=1e-3, equal_nan=True)
+            and all(
+                np.abs(shot[f"frames.{name}"][0].astype(int) - frames[0]).mean()
+                < 1.0  # renderers differ in the last bit
+                and np.allclose(shot[f"points.{name}"], stills.points[name][:said], atol=1e-3)
+                for name, frames in stills.frames.items()
+            )
+        )
+
+    def pace_s(self, seed: int) -> float:
+        """Roughly how many seconds a scene takes."""
+        since = time.monotonic()
+        self.shoot(seed, 0, min(4, self._total))
+        return (time.monotonic() - since) / min(4, self._total)
+
+    def close(self) -> None:
+        """Free the env."""
+        self._env.close()
+
+
+def _name(identity: dict[str, Any]) -> str:
+    """A folder's name for stills: readable, and another one for each identity."""
+    text = json.dumps([FORMAT_VERSION, identity], sort_keys=True)
+    env = re.sub(r"\W+", "_", identity["env"])[:40]
+    return f"{env}-seed{identity['seed']}-{identity['count']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
+    """The stills in a folder, or None where there are none, or others."""
+    try:
+        document = json.loads((root / "stills.json").read_text(encoding="utf-8"))
+        fits = document["format_version"] == FORMAT_VERSION and document["identity"] == identity
+        return Stills(root, document) if fits else None
+    except FileNotFoundError:
+        if root.exists() and any(root.iterdir()):
+            raise VlaError(f"{root} holds something that is no stills; move it away") from None
+        return None
+    except (ValueError, KeyError, VlaError):
+        return None  # made anew
+
+
+def _render(
+    identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool, say: Callable[[str], None], each_s: float
+) -> None:
+    """Make the stills ``root``. What an interrupted run has rendered is taken up again."""
+    from vla.host.progress import Progress
+
+    part, count = root.with_name(f"{root.name}.part"), identity["count"]
+    frames = _begin(identity, spec, part)
+    rounds = {part / f"round_{start:07d}.npz": (start, min(_ROUND, count - start)) for start in range(0, count, _ROUND)}
+    todo = [file for file in rounds if not file.is_file()]
+    workers, left = min(available_cpus(), len(rounds)), sum(rounds[file][1] for file in todo)
+    about = "a minute at most" if each_s * left < 60 * workers else f"{each_s * left / 60 / workers:.0f} minutes"
+    say(
+        f"rendering {left:,} stills of {identity['env']} with {workers} process(es), roughly {about}; they are kept in "
+        f"{root} for further runs; --data.stills 0 does without"
+    )
+    with (
+        _told(lambda: say("\nstopped; the stills so far are kept, and the same command goes on from there")),
+        Progress(disable=not progress) as bar,
+        SlotPool(partial(_Photographer.of, identity), workers, workers) as pool,
+    ):
+        task = bar.add_task("rendering stills", total=count, completed=count - left)
+        for first in range(0, len(todo), workers):
+            asked = dict(enumerate(todo[first : first + workers]))
+            answers = pool.call({slot: ("shoot", identity["seed"], *rounds[file]) for slot, file in asked.items()})
+            for slot, file in asked.items():
+                start, size = rounds[file]
+                for name, images in frames.items():
+                    images[start : start + size] = answers[slot].pop(f"frames.{name}")
+                whole = file.with_name("unfinished.npz")
+                np.savez(whole, **answers[slot])
+                whole.rename(file)
+                bar.advance(task, size)
+    shots = [dict(np.load(file)) for file in rounds]
+    columns = {name: np.concatenate([shot[name] for shot in shots]) for name in shots[0]}
+    for name in ("state", "yaws", "offsets", *(f"points.{name}" for name in frames)):
+        np.save(part / f"{name}.npy", columns[name])
+    np.save(part / "bounds.npy", np.concatenate([[0], np.cumsum(columns["said"])]))
+    document = {"format_version": FORMAT_VERSION, "identity": identity, "sentences": columns["sentences"].tolist()}
+    (part / "stills.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    for file in [*rounds, part / _BEGUN]:
+        file.unlink()
+    shutil.rmtree(root, ignore_errors=True)
+    part.rename(root)
+
+
+@contextmanager
+def _told(tell: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell()
+        raise
+
+
+def _begin(identity: dict[str, Any], spec: EnvSpec, part: Path) -> dict[str, np.ndarray]:
+    """The images to be filled, by camera: those that were begun, if the same code began the same, or empty ones."""
+    begun = json.dumps([FORMAT_VERSION, identity, source_sha256(load_env(identity["env"]).__module__)])
+    files = {camera.name: part / f"frames.{camera.name}.npy" for camera in spec.cameras}
+    if not (part / _BEGUN).is_file() or (part / _BEGUN).read_text(encoding="utf-8") != begun:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for camera in spec.cameras:
+            shape = (identity["count"], camera.height, camera.width, 3)
+            np.lib.format.open_memmap(files[camera.name], "w+", np.uint8, shape)
+            reserve(files[camera.name])
+        (part / _BEGUN).write_text(begun, encoding="utf-8")
+    return {name: np.load(file, mmap_mode="r+") for name, file in files.items()}

@@ -1,0 +1,326 @@
+"""What a run of episodes amounts to: the content of ``results.json``, written and read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla.contracts import VlaError
+from vla.eval.statistics import rate_of
+from vla.host.files import read_json
+from vla.host.provenance import code_sha256, commit, machine, source_sha256, versions
+from vla.registry import load_env
+from vla.rollout.loop import Actor, EpisodeResult, Timing
+
+if TYPE_CHECKING:
+    from vla.eval.evaluate import EvalConfig
+
+FORMAT_VERSION = 1
+
+
+def summarise(
+    config: EvalConfig,
+    agent: Actor,
+    results: Sequence[EpisodeResult],
+    timing: Timing,
+    command: str,
+    measure: bool = True,
+) -> dict[str, Any]:
+    """What ``results.json`` holds. Rates are 0 to 1 with Wilson's 95 % interval; times are seconds.
+
+    Without ``measure`` the policy's latency, for which it has to act, is left out.
+    """
+    provenance = getattr(agent, "provenance", {}) or {}
+    dt = agent.spec.dt
+    busy = timing.policy_s + timing.env_s
+    at = commit()
+    times = [result.time_to_success_s for result in results if result.time_to_success_s is not None]
+    return {
+        "format_version": FORMAT_VERSION,
+        "env": config.env,
+        "agent": agent.name,
+        **agent_hashes(agent),
+        "data_hash": provenance.get("data"),
+        "policy": getattr(agent, "policy_name", type(agent).__name__),
+        "recipe": _recipe_name(provenance),
+        "episodes": len(results),
+        "seed": config.seed,
+        "split": config.split,
+        "items": config.items,
+        "env_options": config.env_options,
+        "perturb": config.perturb,
+        "execute": config.execute or getattr(agent, "execute", None) or 8,
+        "slots": config.slots,
+        "workers": config.workers,
+        "settings": asdict(config),
+        "env_spec": None if timing.spec is None else timing.spec.to_dict(),
+        "env_code_hash": env_code_hash(config.env),
+        "world_code_hash": world_code_hash(config.env),
+        "code_hash": code_hash(config.env, agent),
+        **_scores(results),
+        "by": {name: _by(results, name) for name in ("kind", "language", "category")},
+        **_benchmark(config.env, results),
+        **_seeds(config, results),
+        "per_item": _per_item(results),
+        "safety": _safety(results),
+        "reward_terms": _mean_terms(results),
+        "time_to_success_s": {"mean": _mean(times), "median": _median(times)},
+        "failures": _failures(results),
+        "cut_short": sum(result.error is not None for result in results),
+        "policy_hz": _ratio(*timing.warm()),
+        "policy_latency_ms": _latency_ms(agent, timing) if measure else None,
+        "env_steps_per_s": _ratio(timing.env_steps, timing.env_s),
+        "realtime_factor": _ratio(timing.env_steps * dt, busy),
+        "simulated_s": round(timing.env_steps * dt, 1),
+        "video_s": round(timing.video_s, 2),
+        "wall_s": round(timing.wall_s, 2),
+        "command": command,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "commit": at,
+        "dirty": None if at is None else at.endswith("+"),
+        "machine": machine(),
+        "versions": versions(),
+        "episodes_detail": [_detail(result) for result in results],
+    }
+
+
+def agent_hashes(agent: Actor) -> dict[str, str | None]:
+    """What tells agents apart: hashes of the weights and of what they do not hold, the policy's name and settings.
+
+    None for an agent that has no weights, or no settings.
+    """
+    config, settings = getattr(agent, "config", None), None
+    if is_dataclass(config) and not isinstance(config, type):
+        text = json.dumps([getattr(agent, "policy_name", None), asdict(config)], sort_keys=True, default=str)
+        settings = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"agent_hash": getattr(agent, "hash", "")[:16] or None, "agent_config_hash": settings}
+
+
+def env_code_hash(env: str) -> str | None:
+    """Hash of the env's own code, whatever else a commit changed; None where there is no source."""
+    found = source_sha256(load_env(env).__module__)
+    return found and found[:16]
+
+
+def world_code_hash(env: str) -> str:
+    """Hash of all code that an agent meets: the env's, the arm's and its control, the renderer's, the loop's."""
+    return code_sha256(load_env(env).__module__, "vla.rollout.loop")[:16]
+
+
+def code_hash(env: str, agent: Actor) -> str:
+    """Hash of all code that episodes come out of: that which an agent meets, and its own."""
+    actors = [agent, getattr(agent, "policy", None)]
+    return code_sha256(load_env(env).__module__, "vla.rollout.loop", *(type(one).__module__ for one in actors if one))[
+        :16
+    ]
+
+
+def _recipe_name(provenance: dict[str, Any]) -> str | None:
+    recipe = provenance.get("recipe")
+    return recipe.get("name") if isinstance(recipe, dict) else recipe
+
+
+def _detail(result: EpisodeResult) -> dict[str, Any]:
+    return {
+        "index": result.index,
+        "seed": result.seed,
+        "instruction": result.instruction,
+        "language": result.language,
+        "kind": result.kind,
+        "category": result.category,
+        "success": result.success,
+        "progress": round(result.progress, 4),
+        "steps": result.steps,
+        "decisions": result.decisions,
+        "time_to_success_s": None if result.time_to_success_s is None else round(result.time_to_success_s, 2),
+        "reward_terms": {name: round(value, 4) for name, value in result.reward_terms.items()},
+        "items": result.items,
+        "safety": {name: round(value, 3) for name, value in result.safety.items()},
+        "violations": result.violations,
+        "reason": result.reason,
+        "why": result.why,
+        "error": result.error,
+    }
+
+
+def _by(results: Sequence[EpisodeResult], name: str) -> dict[str, Any]:
+    """Success and progress for each value of a field; the empty category (all items) has no row."""
+    groups: dict[str, list[EpisodeResult]] = {}
+    for result in results:
+        if getattr(result, name):
+            groups.setdefault(getattr(result, name), []).append(result)
+    return {value: _scores(group) for value, group in sorted(groups.items())}
+
+
+def _scores(group: Sequence[EpisodeResult]) -> dict[str, Any]:
+    return {
+        "success": rate_of([result.success for result in group]).to_dict(),
+        "progress": {"mean": _mean([result.progress for result in group])},
+    }
+
+
+def _per_item(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """For each category of items that were asked for: how many ended in their place."""
+    groups: dict[str, list[bool]] = {}
+    for result in results:
+        for item in result.items:
+            if item["asked"]:
+                groups.setdefault(item["category"], []).append(item["placed"])
+    return {category: rate_of(placed).to_dict() for category, placed in sorted(groups.items())}
+
+
+def _safety(results: Sequence[EpisodeResult]) -> dict[str, Any] | None:
+    """Success without a violation, and for each measure how often its limit was passed; None if nothing measured."""
+    measured = [result for result in results if result.safety]
+    if not measured:
+        return None
+    names = list(dict.fromkeys(name for result in measured for name in result.safety))
+    return {
+        "safe_success": rate_of([result.success and not result.violations for result in measured]).to_dict(),
+        "measures": {
+            name: {
+                "violated": rate_of([name in result.violations for result in measured]).to_dict(),
+                "median": _median([result.safety.get(name, 0.0) for result in measured]),
+                "worst": round(max(result.safety.get(name, 0.0) for result in measured), 2),
+            }
+            for name in names
+        },
+    }
+
+
+def _benchmark(env: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    benchmark = getattr(load_env(env), "benchmark", None)
+    return {} if benchmark is None else benchmark.scores(results)
+
+
+def _seeds(config: EvalConfig, results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """With several seeds: ``seeds``, the scores of each, and ``across_seeds``, their means and standard deviations."""
+    if not config.more_seeds:
+        return {}
+    count = len(config.requests()) // len(config.seeds)
+    found: dict[str, Any] = {}
+    for number, seed in enumerate(config.seeds):
+        group = [result for result in results if result.index // count == number]
+        if group:  # an interrupted run may lack some
+            tiers = _benchmark(config.env, group)
+            found[str(seed)] = _scores(group) | ({"tier_mean": tiers["tier_mean"]} if tiers else {})
+    across = {}
+    for name in ("success", "tier_mean"):
+        values = [one[name]["rate"] for one in found.values() if one.get(name)]
+        if len(values) > 1:
+            across[name] = {"mean": statistics.mean(values), "std": statistics.stdev(values), "n": len(values)}
+    return {"seeds": found, "across_seeds": across}
+
+
+def _failures(results: Sequence[EpisodeResult]) -> dict[str, int]:
+    """How many episodes failed for each reason, the commonest first."""
+    return dict(Counter(result.reason or "not told" for result in results if not result.success).most_common())
+
+
+def _mean_terms(results: Sequence[EpisodeResult]) -> dict[str, float]:
+    names = sorted({name for result in results for name in result.reward_terms})
+    return {name: _mean([r.reward_terms[name] for r in results if name in r.reward_terms]) or 0.0 for name in names}
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a ``results.json``, given it or its folder.
+
+    Raises:
+        VlaError: there is none, it is damaged, or it is of another format.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    if not file.exists():
+        raise VlaError(f"there is no {file}: name a folder that vla eval wrote, or its results.json")
+    data = read_json(file)
+    version = data.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise VlaError(f"{file} has format {version}; this version reads {FORMAT_VERSION}")
+    problem = _problem(data)
+    if problem:
+        raise VlaError(f"{file} is no results.json of vla eval: {problem}")
+    return data
+
+
+# What is read of a summary and of each of its episodes, with the types that it may have.
+_SUMMARY: dict[str, Any] = {"env": str, "agent": str, "seed": int, "split": str, "episodes_detail": list}
+_EPISODE: dict[str, Any] = {
+    "index": int,
+    "seed": int,
+    "instruction": str,
+    "language": str,
+    "kind": str,
+    "category": str,
+    "success": bool,
+    "progress": (int, float),
+    "steps": int,
+    "items": list,
+}
+
+
+def _problem(data: dict[str, Any]) -> str | None:
+    """What keeps this from being the content of a ``results.json``; None if nothing does."""
+    for name, kind in _SUMMARY.items():
+        if not isinstance(data.get(name), kind):
+            return f"'{name}' is missing or no {kind.__name__}"
+    for name in ("settings", "env_spec", "versions", "machine"):
+        if not isinstance(data.get(name), dict | None):
+            return f"'{name}' is no object"
+    if not data["episodes_detail"]:
+        return "'episodes_detail' is empty"
+    for place, episode in enumerate(data["episodes_detail"]):
+        for name, kind in _EPISODE.items():
+            if not isinstance(episode, dict) or not isinstance(episode.get(name), kind):
+                return f"'{name}' of episode {place} is missing or wrong"
+        if not all(isinstance(item, dict) and {"name", "asked", "placed"} <= set(item) for item in episode["items"]):
+            return f"'items' of episode {place} is wrong"
+    return None
+
+
+def _latency_ms(agent: Actor, timing: Timing, repeats: int = 10) -> float | None:
+    """Median time of one decision on one observation, as a robot would ask for it."""
+    if timing.sample is None:
+        return None
+    taken = []
+    for repeat in range(repeats):
+        begun = time.perf_counter()
+        agent.act_batch([timing.sample], [repeat])
+        taken.append((time.perf_counter() - begun) * 1000)
+    return round(sorted(taken)[repeats // 2], 2)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(sorted(values)[len(values) // 2], 2) if values else None
+
+
+def _ratio(count: float, seconds: float) -> float | None:
+    return round(count / seconds, 2) if seconds > 0 else None
+
+
+def as_json(summary: dict[str, Any]) -> str:
+    """The file's text: UTF-8 as it is, no NaN. What an env gave that is no JSON is made so, and costs no results."""
+    return json.dumps(_plain(summary), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's own types: numpy's numbers as numbers, NaN and infinity as null, what is left as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

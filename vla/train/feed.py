@@ -1,0 +1,168 @@
+"""What each training step sees: windows of demonstrations and stills, shared out among the processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla.contracts import Observation, VlaError
+from vla.data.caches import cache_homes
+from vla.data.dataset import VLA_JSON
+from vla.data.frames import FrameCache, Windows
+from vla.data.stills import Stills
+from vla.host.files import read_json, require_keys
+from vla.nn.language import losses
+from vla.recipe import Recipe
+from vla.train.sampling import SampleOrder, batch_rng, pinned
+from vla.train.validate import hold_out
+
+
+@dataclass
+class _Part:
+    """Windows of one dataset, and how many of them a process sees in each micro-batch."""
+
+    windows: Windows
+    order: SampleOrder
+    count: int
+
+
+class Feed:
+    """One process's share of the data of every step. A step's data depend on (seed, step, process) alone.
+
+    Args:
+        recipe: says what is drawn, and how much.
+        data_dir: a LeRobot v3 dataset; its caches are made if they are not there.
+        rank, world: which of how many processes this is.
+        device: where the data will go.
+
+    Attributes:
+        cache: all frames.
+        windows: what is trained on.
+        held: windows of the episodes that are held out, or None.
+        fingerprint: of all datasets.
+        stills_fingerprint: of the stills; empty until ``prepare_stills`` has run, and where there are none.
+        env_options: arguments for the env's constructor, with which the dataset was recorded.
+        share: windows of a micro-batch that this process sees.
+        notes: lines on what is unusual about the data: what is held out, sentences that cannot be told apart.
+
+    Raises VlaError where a batch cannot be shared out, or the data are missing or damaged.
+    """
+
+    def __init__(self, recipe: Recipe, data_dir: Path, rank: int, world: int, device: torch.device) -> None:
+        from vla.registry import load_function
+
+        data, optim = recipe.data, recipe.optim
+        batches = {"optim.batch_size": optim.batch_size, "data.stills_batch": data.stills_batch}
+        for name, batch in batches.items():
+            if (batch < 1 or batch % world) and (data.stills or name != "data.stills_batch"):
+                raise VlaError(f"--{name} {batch} cannot be shared by {world} processes")
+        self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
+        self._folder, self._recipe, self._rank, self._world, self._device = data_dir, recipe, rank, world, device
+        self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
+        self.cache = FrameCache.build(data_dir, columns=data.columns)
+        chunk = recipe.policy_config.chunk
+        kept, held, self.notes = hold_out(self.cache, data.only_success, data.holdout)
+        drawn = (data.sub_instruction_probability, kept, self._paraphrase, data.decision_steps, data.decision_repeat)
+        self.windows = Windows(self.cache, chunk, *drawn)
+        self.held = Windows(self.cache, chunk, 0.0, held) if held else None
+        self.fingerprint = self.cache.fingerprint
+        self._parts = [_Part(self.windows, SampleOrder(len(self.windows), recipe.seed), self.share)]
+        if data.corrections:
+            self._add_corrections(chunk)
+        caches = [part.windows.cache for part in self._parts]
+        self.notes += losses(text for cache in caches for text in (*cache.instructions, *cache.sub_instructions))
+        self._stills: Stills | None = None
+        self.stills_fingerprint = ""
+        self.env_options = recorded_options(data_dir, recipe.env)
+
+    def prepare_stills(self) -> None:
+        """Open the stills that the recipe asks for, or render them, which takes long."""
+        recipe, data = self._recipe, self._recipe.data
+        if data.stills:
+            self._stills = Stills.build(
+                *(recipe.env, self.cache.spec, data.stills, recipe.seed, cache_homes(self._folder)[-1] / "stills"),
+                randomize=data.stills_randomize,
+                env_options=self.env_options,
+            )
+            self._stills_order = SampleOrder(len(self._stills), recipe.seed)
+            self.stills_fingerprint = self._stills.fingerprint
+
+    def _add_corrections(self, chunk: int) -> None:
+        data = self._recipe.data
+        drawn = (data.sub_instruction_probability, None, self._paraphrase, data.decision_steps, data.decision_repeat)
+        found: list[Windows] = []
+        for folder in data.corrections:
+            if not Path(folder, "meta", "info.json").is_file():
+                raise VlaError(f"there are no corrections in {folder}; record them with vla record --agent")
+            own = Path(folder, VLA_JSON).is_file()
+            cache = FrameCache.build(folder, columns=() if own else data.columns)
+            self.cache.spec.require(cache.spec, "the dataset", folder)
+            found.append(Windows(cache, chunk, *drawn))  # of failures too: the expert's turns in them are right
+            self.fingerprint += f"+{cache.fingerprint}"
+        ends = np.cumsum([len(windows) for windows in found])
+        counts = np.diff(np.round(ends / ends[-1] * round(self.share * data.corrections_share)).astype(int), prepend=0)
+        if counts.min() < 1 or counts.sum() >= self.share:
+            raise VlaError(f"--data.corrections_share {data.corrections_share} leaves a batch without one of its parts")
+        self._parts[0].count -= int(counts.sum())
+        for windows, count in zip(found, counts, strict=True):
+            self._parts.append(_Part(windows, SampleOrder(len(windows), self._recipe.seed), int(count)))
+
+    def _windows(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
+        """This process's share of micro-batch number ``count``."""
+        begin = count * self._world + self._rank
+        drawn = [part.windows.batch(part.order.take(begin * part.count, part.count), rng) for part in self._parts]
+        if len(drawn) == 1:
+            return drawn[0]
+        return {
+            name: [text for one in drawn for text in one[name]]
+            if isinstance(value, list)
+            else torch.cat([one[name] for one in drawn])
+            for name, value in drawn[0].items()
+        }
+
+    def golden(self) -> Observation:
+        """The observation of the agent's golden trace: from a held-out episode where there is one."""
+        windows = self.held or self.windows
+        batch = windows.batch(np.array([len(windows) // 2]), batch_rng(self._recipe.seed, 0, 0))
+        images = {camera.name: batch[f"images.{camera.name}"][0].numpy() for camera in self.cache.spec.cameras}
+        return Observation(images, batch["state"][0].numpy(), batch["instruction"][0])
+
+    def part(self, part: int) -> int:
+        """A number for a micro-batch of a step that no other process uses."""
+        return part * self._world + self._rank
+
+    def step(self, step: int) -> list[dict[str, Any]]:
+        """The micro-batches of one step, in SI units, on the CPU: what ``Windows.batch`` gives, and ``stills``."""
+        recipe, parts = self._recipe, []
+        for part in range(recipe.optim.accumulate):
+            count = step * recipe.optim.accumulate + part
+            rng = batch_rng(recipe.seed, step, self.part(part))
+            batch = pinned(self._windows(count, rng), self._device)
+            if self._stills is not None:
+                begin = count * recipe.data.stills_batch + self._rank * self._stills_share
+                chosen = self._stills_order.take(begin, self._stills_share)
+                stills = self._stills.batch(chosen, recipe.data.stills_sentences, rng, self._paraphrase)
+                batch["stills"] = pinned(stills, self._device)
+            parts.append(batch)
+        return parts
+
+
+def recorded_options(data_dir: Path, env: str) -> dict[str, Any]:
+    """The arguments for the env's constructor (``--env-option``) that the dataset was recorded with.
+
+    Empty where another's tool recorded it, or it is of another env than the one called ``env``.
+    """
+    from vla.registry import split_argument
+
+    if not (data_dir / VLA_JSON).is_file():
+        return {}
+    facts = read_json(data_dir / VLA_JSON)
+    if split_argument(str(facts.get("env")))[0] != split_argument(env)[0]:
+        return {}
+    recording = facts.get("recording", {})
+    require_keys({"env_options": {}} | recording, {"env_options": dict}, str(data_dir / VLA_JSON))
+    return recording.get("env_options", {})
