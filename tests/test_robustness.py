@@ -11,10 +11,9 @@ from tests.fake_env import DotEnv
 from vla import cli
 from vla.commands import eval as eval_command
 from vla.contracts import VlaError
-from vla.eval import preview
+from vla.eval import preview, wording
 from vla.eval.comparable import protocol_rows
 from vla.eval.evaluate import EvalConfig, evaluate
-from vla.eval.pages import style as report_style
 from vla.eval.results import read_results
 from vla.eval.robustness import part_folder, plan, run_suite
 from vla.eval.statistics import retained_share
@@ -239,7 +238,7 @@ def test_the_previews_tiles_are_what_the_policy_sees():
         _tile(env, harder, request) for harder in ({}, {"noise": "mild"}, {"state": "strong"}, {"latency": "strong"})
     )
     assert calm.picture.shape == (32, 64, 3) and calm.played == ()
-    assert report_style.words("bystander_force_n") == "force on what was not asked for (N)"
+    assert wording.words("bystander_force_n") == "force on what was not asked for (N)"
     assert 0 < np.abs(calm.picture.astype(int) - noisy.picture).mean() < 10 and "5 % of frames" in noisy.caption
     assert (calm.picture != moved.picture).any()
     assert (late.picture == calm.picture).all() and late.played[0] == -1 and set(late.played[1:]) >= {0, 1, 2}

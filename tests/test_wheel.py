@@ -60,6 +60,8 @@ def test_what_is_in_it(wheel: Path) -> None:
     for needed in (
         "vla/cli.py",
         "vla/commands/eval.py",
+        "vla/eval/pages/report.html.jinja",
+        "vla/eval/pages/style.css",
         "envs/tidy_desk/task.py",
         "policies/flow.py",
         "vla/configs/tidy_desk_flow.py",

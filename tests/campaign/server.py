@@ -165,7 +165,7 @@ def _become(order: dict[str, Any]) -> None:
     sys.argv = ["vla", *order["argv"]]
 
 
-WARM = """accelerate av matplotlib.pyplot pandas pyarrow.parquet rich.progress torch.utils.tensorboard
+WARM = """accelerate av jinja2 matplotlib.pyplot pandas pyarrow.parquet rich.progress torch.utils.tensorboard
     torch._dynamo torch.distributed.fsdp policies.flow tests.campaign.recipe tests.fake_env
     vla.data.assemble vla.commands.compare vla.commands.eval vla.commands.record vla.commands.train
     vla.eval.compare vla.eval.evaluate vla.data.record vla.eval.repeat vla.data.replay

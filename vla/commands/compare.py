@@ -69,9 +69,8 @@ def print_tables(console: Console, found: dict[str, Any]) -> None:
     """The figures on the terminal. ``found`` is what ``vla.eval.compare.compare_runs`` gives."""
     from rich.table import Table
 
-    from vla.eval.pages.compare import outcome
-    from vla.eval.pages.style import p_text, percent, words
     from vla.eval.table import plain
+    from vla.eval.wording import outcome, p_text, percent, words
 
     def table(title: str, *columns: str) -> Table:
         made = Table(title=plain(title), title_justify="left")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vla.eval.pages.style import across_seeds, interval, percent, words
+from vla.eval.wording import across_seeds, interval, percent, words
 from vla.host.files import printable
 from vla.perturb.axes import STRENGTHS, describe
 from vla.registry import load_env
