@@ -1,4 +1,4 @@
-"""Text in pictures, in both scripts: DejaVu Sans from matplotlib, and the project's own Chinese glyphs beside it."""
+"""Text in pictures, in both scripts: DejaVu Sans, which matplotlib brings, and Noto Sans SC from a package of fonts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vla.host.files import printable
-from vla.paths import assets_dir
+
+_LATIN = ("matplotlib", "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
+_CHINESE = ("justmytype_intl_cjk", "fonts", "ofl", "notosanssc", "NotoSansSC[wght].ttf")
 
 
 def is_chinese(char: str) -> bool:
@@ -20,11 +22,14 @@ def is_chinese(char: str) -> bool:
 def _font(chinese: bool, size: int) -> Any:
     from PIL import ImageFont
 
-    spec = importlib.util.find_spec("matplotlib")
+    package, *way = _CHINESE if chinese else _LATIN
+    spec = importlib.util.find_spec(package)  # which imports nothing
     assert spec is not None and spec.origin is not None
-    latin = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-    file = assets_dir() / "fonts" / "DroidSansFallback-subset.ttf" if chinese else latin
-    return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
+    file = Path(spec.origin).parent.joinpath(*way)
+    font = ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
+    if chinese:
+        font.set_variation_by_axes([450])  # its weight, thin by itself
+    return font
 
 
 @lru_cache(maxsize=4096)
