@@ -1,4 +1,4 @@
-"""What holds for every test: no hub, no window, threads that sleep when they have nothing to do, signals that arrive."""
+"""What holds for every test: no hub, no window, threads that sleep when idle, and signals that arrive."""
 
 import os
 import signal
