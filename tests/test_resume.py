@@ -270,7 +270,7 @@ def test_only_one_evaluation_at_a_time_in_a_folder(agent, tmp_path, capsys):
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path, capsys):
-    for name in ("abacus", "cuda:99"):
+    for name in ("abacus", "cuda:99", "meta", "privateuseone"):
         assert vla_eval("--env", "tests.fake_env:DotEnv", "--device", name, "--out", tmp_path / "out") == 2
         error = capsys.readouterr().err
         assert f"there is no device '{name}'" in error and error.count("\n") == 1
