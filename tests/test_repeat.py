@@ -2,12 +2,13 @@
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 import vla
 from tests.acting import ENV, DotAgent
+from tests.fake_env import DotEnv
 from vla import cli
 from vla.commands import eval as eval_command
 from vla.eval.evaluate import EvalConfig
@@ -217,6 +218,23 @@ def test_a_users_mistakes_are_one_line(shaky, tmp_path, capsys):
     assert "can't be repeated by itself" in refused("--repeat", old)
     old.write_text(json.dumps({**data, "settings": {**data["settings"], "episodes": "ten"}}))
     assert "are damaged: 'episodes' is 'ten'" in refused("--repeat", old)
+
+
+class Grouped(DotEnv):
+    """Says what its dimensions are, which the results of earlier times do not."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.env_spec = replace(self.env_spec, state_groups=self.env_spec.groups("state"))
+
+
+def test_results_of_before_specs_had_groups_are_repeated(shaky, tmp_path, capsys):
+    path = tmp_path / "run/results.json"
+    data = record(tmp_path / "run", "--env", "tests.test_repeat:Grouped", "--episodes", 2)
+    assert data["env_spec"].pop("state_groups")
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert vla_eval("--repeat", path, "--out", tmp_path / "again", "--env", data["env"]) == 0
+    assert "2 of 2" in capsys.readouterr().out
 
 
 def test_an_agent_that_has_moved_is_told(tmp_path, monkeypatch, capsys):

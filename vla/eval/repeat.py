@@ -131,7 +131,8 @@ def _spec_rows(recording: Recording, env: str | None) -> Rows:
         return []
     # Read and written again, so that lists and tuples do not count as a difference.
     then = EnvSpec.from_dict(recording.data["env_spec"]).to_dict()
-    return [(f"env's {k}", show(then[k]), show(v)) for k, v in now.to_dict().items() if v != then[k]]
+    # What only one of them says: results of before specs had groups leave that to the names.
+    return [(f"env's {k}", show(then[k]), show(v)) for k, v in now.to_dict().items() if k in then and v != then[k]]
 
 
 def _cautions(data: dict[str, Any], agent_hash: str | None) -> list[str]:
