@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.tidy_desk import instructions, items, phrases
+from envs.tidy_desk import goals, items, phrases, reading
 from envs.tidy_desk import layout as tidy_layout
-from envs.tidy_desk.instructions import Goal
+from envs.tidy_desk.goals import Goal
 from envs.tidy_desk.task import TidyDesk
 from tests import contributing
 from vla import registry
@@ -260,14 +260,14 @@ def test_registered_with_gymnasium() -> None:
     made.close()
 
 
-@pytest.mark.parametrize("split", instructions.SPLITS)
+@pytest.mark.parametrize("split", goals.SPLITS)
 def test_instruction_parses_to_its_goal(desk: TidyDesk, split: str) -> None:
     for seed in range(30):
         _, info = desk.reset(seed=seed, options={"split": split, "items": 2 + seed % 4})
-        goal = instructions.parse(info["instruction"])
+        goal = reading.parse(info["instruction"])
         assert goal is not None and goal.kind == info["kind"] == desk.goal.kind
         assert goal.category == info["category"]
-        assert instructions.language_of(info["instruction"]) == info["language"]
+        assert goals.language_of(info["instruction"]) == info["language"]
         asked = [item for item in info["items"] if item["asked"]]
         assert asked and all(info["category"] in ("", item["category"]) for item in asked)
         assert len({item["name"] for item in info["items"]}) == len(info["items"]) == 2 + seed % 4
@@ -343,16 +343,18 @@ def test_physics_that_diverges_is_an_error_and_no_silent_fresh_start(
 def test_things_lie_apart(desk: TidyDesk) -> None:
     for seed in range(10):
         desk.reset(seed=seed, options={"items": 5, "kind": "all"})
-        assert not any(desk.inside) and desk.held is None
-        assert np.abs(desk.positions[:, 2] - [p.item.size[2] for p in desk.placed]).max() < 0.003
-        drift = [np.hypot(at[0] - p.x, at[1] - p.y) for at, p in zip(desk.positions, desk.placed, strict=True)]
+        assert not any(desk.scene.inside) and desk.scene.held is None
+        assert np.abs(desk.scene.positions[:, 2] - [p.item.size[2] for p in desk.scene.placed]).max() < 0.003
+        drift = [
+            np.hypot(at[0] - p.x, at[1] - p.y) for at, p in zip(desk.scene.positions, desk.scene.placed, strict=True)
+        ]
         assert max(drift) < 0.003
 
 
 def test_the_smallest_item_spans_six_pixels(desk: TidyDesk) -> None:
     desk.reset(seed=0)
     rng, far = np.random.default_rng(0), tidy_layout.AREA_LOW[0]  # the far edge, where a metre is fewest pixels
-    for noun in instructions.NOUNS:
+    for noun in goals.NOUNS:
         for _ in range(50):
             length, width, height = items.make_item(noun, "yellow", "train", rng).size
             corners = np.array([(x, y, z) for x in (-width, width) for y in (-length, length) for z in (0, 2 * height)])
@@ -365,8 +367,8 @@ def test_the_smallest_item_spans_six_pixels(desk: TidyDesk) -> None:
 
 def test_moving_another_item_spoils_success(desk: TidyDesk) -> None:
     desk.reset(seed=4, options={"kind": "named"})
-    other = desk.asked.index(False)
-    joint = desk.tabletop.model.joint(desk.placed[other].item.name)
+    other = desk.scene.asked.index(False)
+    joint = desk.tabletop.model.joint(desk.scene.placed[other].item.name)
     desk.tabletop.data.qpos[joint.qposadr[0]] += 0.06
     expert = desk.expert()
     result = desk.play(expert.act().action)
@@ -376,13 +378,13 @@ def test_moving_another_item_spoils_success(desk: TidyDesk) -> None:
 
 def test_success_needs_release_and_the_right_place(desk: TidyDesk) -> None:
     desk.reset(seed=12, options={"kind": "named", "category": "blocks"})
-    target = desk.target
+    target = desk.scene.target
     assert target is not None
-    data, joint = desk.tabletop.data, desk.tabletop.model.joint(desk.placed[target].item.name)
+    data, joint = desk.tabletop.data, desk.tabletop.model.joint(desk.scene.placed[target].item.name)
     at = joint.qposadr[0]
 
     def put(category: str) -> Any:
-        receptacle = desk.receptacles[category]
+        receptacle = desk.scene.receptacles[category]
         data.qpos[at : at + 3] = (receptacle.x, receptacle.y, 0.03)
         action = np.concatenate((desk.tabletop.position, [1, 0, 0, 0, -1, 0, 1]))
         for _ in range(8):
@@ -391,7 +393,7 @@ def test_success_needs_release_and_the_right_place(desk: TidyDesk) -> None:
 
     assert not put("waste").info["success"]
     right = put("blocks")
-    assert right.info["success"] and right.info["items"][desk.placed[target].item.name]
+    assert right.info["success"] and right.info["items"][desk.scene.placed[target].item.name]
 
 
 def test_expert_recovers_from_noise_and_a_moved_item(desk: TidyDesk) -> None:
@@ -400,10 +402,10 @@ def test_expert_recovers_from_noise_and_a_moved_item(desk: TidyDesk) -> None:
     expert, moved = desk.expert(), False
     for _ in range(200):
         result = desk.play(expert.act().action)
-        if not moved and desk.held is not None and desk.tabletop.position[2] > 0.08:
+        if not moved and desk.scene.held is not None and desk.tabletop.position[2] > 0.08:
             moved = True  # it slips: back to where it lay
-            at = desk.tabletop.model.joint(desk.placed[desk.held].item.name).qposadr[0]
-            desk.tabletop.data.qpos[at : at + 3] = desk._start[desk.held]
+            at = desk.tabletop.model.joint(desk.scene.placed[desk.scene.held].item.name).qposadr[0]
+            desk.tabletop.data.qpos[at : at + 3] = desk.scene._start[desk.scene.held]
         if result.terminated:
             break
     assert moved and result.info["success"]
@@ -417,7 +419,7 @@ def test_sub_instruction_names_the_item_being_moved(desk: TidyDesk) -> None:
         said.add(step.sub_instruction)
         if desk.play(step.action).terminated:
             break
-    wanted = {instructions.sub_instruction(p.item.color, p.item.noun, "zh") for p in desk.placed}
+    wanted = {goals.sub_instruction(p.item.color, p.item.noun, "zh") for p in desk.scene.placed}
     assert said == wanted
 
 
@@ -426,7 +428,7 @@ def test_wrist_camera_sees_what_is_held(desk: TidyDesk) -> None:
     expert, seen = desk.expert(), []
     for _ in range(80):
         result = desk.play(expert.act().action)
-        if desk.held is not None and desk.held == desk.target:
+        if desk.scene.held is not None and desk.scene.held == desk.scene.target:
             seen.append(desk.points()["wrist"])
         if result.terminated:
             break
@@ -437,14 +439,14 @@ def test_expert_finds_a_grasp_beside_a_wall(desk: TidyDesk) -> None:
     """Items right beside a wall of a receptacle where they don't belong: fingers that open wide would meet the wall."""
     for seed, category in ((3, "waste"), (5, "blocks"), (8, "pens"), (9, "blocks")):
         desk.reset(seed=seed, options={"kind": "named", "category": category})
-        item = desk.placed[0].item
-        box = desk.receptacles["blocks" if item.category != "blocks" else "waste"]
+        item = desk.scene.placed[0].item
+        box = desk.scene.receptacles["blocks" if item.category != "blocks" else "waste"]
         x, y = box.world(box.half[0] - item.size[1] - 0.026, 0.0)
         yaw = box.yaw + math.pi / 2  # along the wall
         joint = desk.tabletop.data.joint(item.name)
         joint.qpos[:] = (x, y, item.size[2] + 0.001, math.cos(yaw / 2), 0, 0, math.sin(yaw / 2))
         desk.tabletop.settle(0.3)
-        desk._look()
+        desk.scene.look()
         expert = desk.expert()
         for _ in range(100):
             result = desk.play(expert.act().action)
@@ -457,54 +459,56 @@ def test_midway_scenes_are_as_in_the_middle_of_an_episode(desk: TidyDesk) -> Non
     inside, astray, held, close, tools, counts = 0, 0, 0, 0, [], set()
     for seed in range(24):
         desk.reset(seed=seed, options={"stage": "midway"})
-        counts.add(len(desk.placed))
+        counts.add(len(desk.scene.placed))
         tools.append(desk.tabletop.position)
-        nearest = float(np.linalg.norm((desk.positions - tools[-1])[:, :2], axis=1).min())
-        close += tools[-1][2] < 0.16 and nearest < 0.09 and desk.held is None
-        inside += sum(desk.inside)
-        held += desk.held is not None and desk.held == desk.target and desk.tabletop.gripper < 0.9
+        nearest = float(np.linalg.norm((desk.scene.positions - tools[-1])[:, :2], axis=1).min())
+        close += tools[-1][2] < 0.16 and nearest < 0.09 and desk.scene.held is None
+        inside += sum(desk.scene.inside)
+        held += desk.scene.held is not None and desk.scene.held == desk.scene.target and desk.tabletop.gripper < 0.9
         astray += sum(
-            receptacle.contains(desk.positions[i][None]) and category != placed.item.category
-            for category, receptacle in desk.receptacles.items()
-            for i, placed in enumerate(desk.placed)
+            receptacle.contains(desk.scene.positions[i][None]) and category != placed.item.category
+            for category, receptacle in desk.scene.receptacles.items()
+            for i, placed in enumerate(desk.scene.placed)
         )
         found = desk.referring_expressions()
-        for index, expression in enumerate(found[: len(desk.placed)]):
-            goal, item = instructions.parse(expression.text), desk.placed[index].item
+        for index, expression in enumerate(found[: len(desk.scene.placed)]):
+            goal, item = reading.parse(expression.text), desk.scene.placed[index].item
             assert goal is not None and goal.item == (item.color, item.noun)
-            np.testing.assert_allclose(expression.points["scene"], desk.points_of(index)["scene"])
+            np.testing.assert_allclose(expression.points["scene"], desk.scene.points_of(index)["scene"])
             yaw, symmetry, place, place_symmetry = expression.yaws
-            axis = desk.rotations[index][:, 0]
+            axis = desk.scene.rotations[index][:, 0]
             if symmetry == np.float32(math.pi) and abs(axis[2]) < 0.01:  # a long item that lies flat
                 np.testing.assert_allclose(abs(math.cos(yaw) * axis[0] + math.sin(yaw) * axis[1]), 1.0, atol=1e-3)
             assert symmetry == 0.0 or symmetry == np.float32(item.symmetry)
-            receptacle = desk.receptacles[item.category]
+            receptacle = desk.scene.receptacles[item.category]
             assert place == np.float32(receptacle.yaw) and place_symmetry == np.float32(receptacle.symmetry)
             to_item, to_place = expression.offsets.reshape(2, 3) + desk.tabletop.position
-            np.testing.assert_allclose(to_item, desk.positions[index], atol=1e-6)
+            np.testing.assert_allclose(to_item, desk.scene.positions[index], atol=1e-6)
             np.testing.assert_allclose(to_place[:2], receptacle.world(0.0, 0.0), atol=1e-6)
-            if desk.inside[index]:
+            if desk.scene.inside[index]:
                 apart = expression.points["scene"][:2] - expression.points["scene"][3:5]
                 assert np.linalg.norm(apart) < 0.25  # its receptacle is where it lies
-        goals = [instructions.parse(expression.text) for expression in found]
-        by_color = [expression for expression, goal in zip(found, goals, strict=True) if goal is None]
-        colors = [placed.item.color for placed in desk.placed]
+        meant = [reading.parse(expression.text) for expression in found]
+        by_color = [expression for expression, goal in zip(found, meant, strict=True) if goal is None]
+        colors = [placed.item.color for placed in desk.scene.placed]
         alone = [index for index, color in enumerate(colors) if colors.count(color) == 1]
         for index, expression in zip(alone, by_color, strict=True):
             word = phrases.COLOR_WORDS[desk.language][colors[index]]
-            assert word in expression.text and desk.placed[index].item.noun not in expression.text
-            np.testing.assert_allclose(expression.points["scene"], desk.points_of(index)["scene"])
-        for expression, goal in list(zip(found, goals, strict=True))[len(desk.placed) :]:
+            assert word in expression.text and desk.scene.placed[index].item.noun not in expression.text
+            np.testing.assert_allclose(expression.points["scene"], desk.scene.points_of(index)["scene"])
+        for expression, goal in list(zip(found, meant, strict=True))[len(desk.scene.placed) :]:
             if goal is None:
                 continue
             assert goal.kind in ("all", "category")
-            rest = [i for i, p in enumerate(desk.placed) if goal.category in ("", p.item.category)]
-            places = [desk.points_of(i)["scene"] for i in rest if i == desk.held or not desk.inside[i]]
+            rest = [i for i, p in enumerate(desk.scene.placed) if goal.category in ("", p.item.category)]
+            places = [
+                desk.scene.points_of(i)["scene"] for i in rest if i == desk.scene.held or not desk.scene.inside[i]
+            ]
             assert any(np.allclose(expression.points["scene"], place) for place in places)
     assert inside >= 6 and astray >= 3 and held >= 4 and close >= 4 and counts == {2, 3, 4, 5}
     assert np.std(tools, axis=0)[:2].min() > 0.05 and min(tool[2] for tool in tools) > 0.05
     desk.reset(seed=3)
-    assert not any(desk.inside)
+    assert not any(desk.scene.inside)
     always = TidyDesk(cameras_px=32, stage="midway")
     always.reset(seed=23)
     np.testing.assert_allclose(always.tabletop.position, tools[23])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.tidy_desk.instructions import (
+from envs.tidy_desk.goals import (
     CATEGORIES,
     COLORS,
     LANGUAGES,
@@ -14,15 +14,12 @@ from envs.tidy_desk.instructions import (
     NOUNS,
     SPLITS,
     Goal,
-    all_sentences,
     language_of,
-    paraphrase,
-    parse,
     sub_instruction,
-    write,
 )
+from envs.tidy_desk.instructions import all_sentences, paraphrase, write
 from envs.tidy_desk.options import check_options
-from envs.tidy_desk.reading import nearest, understand
+from envs.tidy_desk.reading import nearest, parse, understand
 from vla import cli
 from vla.contracts import VlaError
 

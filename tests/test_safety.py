@@ -74,7 +74,7 @@ def test_pressing_on_the_table_is_felt() -> None:
 
 def test_what_is_not_to_be_touched_is_watched(desk: TidyDesk) -> None:
     desk.reset(seed=5, options={"kind": "named"})
-    wall = desk.receptacles["waste"]
+    wall = desk.scene.receptacles["waste"]
     above = np.array([*wall.world(wall.half[0] + 0.004, 0.0), 0.2])
     felt = []
     for height in np.linspace(0.2, 0.03, 25):
@@ -87,11 +87,11 @@ def test_what_is_not_to_be_touched_is_watched(desk: TidyDesk) -> None:
 def test_an_item_that_slips_from_the_closed_grip_is_a_drop(desk: TidyDesk) -> None:
     for seed in range(40):
         desk.reset(seed=seed, options={"stage": "midway"})
-        if desk.held is not None:
+        if desk.scene.held is not None:
             break
     hold = np.concatenate((desk.tabletop.position, desk.tabletop.rotation[:, 0], desk.tabletop.rotation[:, 1], [0.0]))
-    assert desk.play(hold).info["safety"]["drops"] == 0.0 and desk.held is not None
-    joint = desk.tabletop.model.joint(desk.placed[desk.held].item.name)
+    assert desk.play(hold).info["safety"]["drops"] == 0.0 and desk.scene.held is not None
+    joint = desk.tabletop.model.joint(desk.scene.placed[desk.scene.held].item.name)
     desk.tabletop.data.qpos[joint.qposadr[0] + 2] += 0.3  # torn away
     assert desk.play(hold).info["safety"]["drops"] == 1.0
     assert desk.play(hold).info["safety"]["drops"] == 0.0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.tabletop.distractors import COUNTS, KINDS, PALETTE
-from envs.tidy_desk import instructions, items
+from envs.tidy_desk import goals, items, reading
 from envs.tidy_desk import layout as tidy_layout
 from envs.tidy_desk.task import TidyDesk
 from vla.perturb.axes import STRENGTHS
@@ -32,7 +32,7 @@ def facts(desk: TidyDesk, seed: int, **harder: str) -> dict[str, list]:
         "light": [model.light_dir.tolist(), model.light_diffuse.tolist(), model.vis.headlight.ambient.tolist()],
         "texture": [model.tex_data.tobytes(), model.geom("floor").rgba.tolist()],
         "distractors": [(b.name, b.pos.tolist()) for b in bodies if b.name.startswith("distractor")],
-        "layout": [(p.x, p.y, p.yaw) for p in desk.placed],
+        "layout": [(p.x, p.y, p.yaw) for p in desk.scene.placed],
         "language": [desk.instruction, desk.language],
         "state": desk.tabletop.controller.q.tolist(),
     }
@@ -80,15 +80,15 @@ def test_layout_is_beyond_training_and_within_reach(desk: TidyDesk, strength: st
     moved = total = 0
     for seed in range(8):
         desk.reset(seed=seed, options={"perturb": {"layout": strength}, "items": 5})
-        for index, placed in enumerate(desk.placed):
+        for index, placed in enumerate(desk.scene.placed):
             low, high = tidy_layout.AREA_LOW, tidy_layout.AREA_HIGH
             excess = max(low[0] - placed.x, placed.x - high[0], low[1] - placed.y, placed.y - high[1])
             beyond = excess >= least - 1e-9
             assert excess <= most + 1e-9 and (beyond or index > 0), "the first item, asked for, is always moved"
             assert np.hypot(placed.x, placed.y) < 0.741
-            assert desk.tabletop.project("scene", desk.positions[index])[2] == 1.0
-            drift = np.hypot(*(desk.positions[index][:2] - (placed.x, placed.y)))
-            assert drift < 0.003 and abs(desk.positions[index][2] - placed.item.size[2]) < 0.003
+            assert desk.tabletop.project("scene", desk.scene.positions[index])[2] == 1.0
+            drift = np.hypot(*(desk.scene.positions[index][:2] - (placed.x, placed.y)))
+            assert drift < 0.003 and abs(desk.scene.positions[index][2] - placed.item.size[2]) < 0.003
             moved, total = moved + beyond, total + 1
     assert moved / total > 0.85
 
@@ -108,11 +108,11 @@ def test_distractors_lie_in_view_and_clear_of_what_matters(desk: TidyDesk, stren
             assert not ids & {int(model.geom_bodyid[g]) for g in contact.geom}, "touches nothing at the start"
         for body in found:
             assert desk.tabletop.project("scene", np.array(body.pos))[2] == 1.0
-            assert np.linalg.norm(desk.positions[:, :2] - body.pos[:2], axis=1).min() > 0.03
+            assert np.linalg.norm(desk.scene.positions[:, :2] - body.pos[:2], axis=1).min() > 0.03
 
 
 def test_distractors_look_like_nothing_that_is_asked_for() -> None:
-    assert not set(KINDS) & {noun.replace("_", " ") for noun in instructions.NOUNS}
+    assert not set(KINDS) & {noun.replace("_", " ") for noun in goals.NOUNS}
     for colour in PALETTE:
         hue, saturation, value = colorsys.rgb_to_hsv(*colour)
         named = [name for name, ranges in items._HUES.items() for low, high in ranges if low <= hue <= high]
@@ -127,7 +127,7 @@ def test_the_arm_starts_elsewhere_and_above_the_table(desk: TidyDesk, strength: 
         off = np.abs(desk.tabletop.controller.q - home)
         assert off.min() > 0.03 and off.max() > 0.09, "training starts within 0.06 rad"
         assert 0.1 < desk.tabletop.position[2] < 0.5 and desk.tabletop.rotation[2, 2] < -0.7
-        assert not desk.tabletop.touching() and not any(desk.inside) and not desk._disturbed
+        assert not desk.tabletop.touching() and not any(desk.scene.inside) and not desk.scene.disturbed
 
 
 def test_other_words_ask_for_the_same(desk: TidyDesk) -> None:
@@ -138,8 +138,8 @@ def test_other_words_ask_for_the_same(desk: TidyDesk) -> None:
             raw, info = desk.reset(seed=seed, options={"split": "heldout", "perturb": {"language": strength}})
             said = info["instruction"]
             assert said != calm["instruction"] and raw["instruction"] == said and raw in desk.observation_space
-            assert instructions.parse(said) == desk.goal, said
-            assert instructions.language_of(said) == info["language"] == desk.language
+            assert reading.parse(said) == desk.goal, said
+            assert goals.language_of(said) == info["language"] == desk.language
             assert (info["language"] == calm["language"]) == (strength == "mild")
             assert (info["kind"], info["category"], info["items"]) == (calm["kind"], calm["category"], calm["items"])
             languages.add(info["language"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from envs.tidy_desk import instructions
+from envs.tidy_desk import goals, instructions
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
 from vla.contracts import episode_seed
@@ -41,10 +41,10 @@ def drawn(text: str, size: int = 20) -> np.ndarray:
 
 def test_every_letter_of_our_sentences_can_be_drawn() -> None:
     rng, text = np.random.default_rng(0), ""
-    for goal in (instructions.Goal("all"), *(instructions.Goal("category", c) for c in instructions.CATEGORIES)):
-        text += "".join(instructions.write(goal, "zh", split, rng) for split in instructions.SPLITS for _ in range(150))
-    for noun in instructions.NOUNS:
-        text += "".join(instructions.sub_instruction(color, noun, "zh") for color in instructions.COLORS)
+    for goal in (goals.Goal("all"), *(goals.Goal("category", c) for c in goals.CATEGORIES)):
+        text += "".join(instructions.write(goal, "zh", split, rng) for split in goals.SPLITS for _ in range(150))
+    for noun in goals.NOUNS:
+        text += "".join(goals.sub_instruction(color, noun, "zh") for color in goals.COLORS)
     box = drawn("\u4e02")  # an old character that the font lacks
     assert box.any()
     for char in sorted({*text, *"下一步正送到拿着并未要求的都已放好"} - {" "}):
@@ -170,35 +170,35 @@ def test_the_desk_says_what_went_wrong() -> None:
 
     def begin(sentence: str = "put the red pen in the tray") -> tuple[int, int]:
         desk.reset(seed=3, options={"instruction": sentence})
-        return 0, next(i for i, asked in enumerate(desk.asked) if not asked)
+        return 0, next(i for i, asked in enumerate(desk.scene.asked) if not asked)
 
     def put(index: int, x: float, y: float) -> Shortfall:
-        at = desk.tabletop.model.joint(desk.placed[index].item.name).qposadr[0]
+        at = desk.tabletop.model.joint(desk.scene.placed[index].item.name).qposadr[0]
         desk.tabletop.data.qpos[at : at + 3] = x, y, 0.02
         desk.tabletop.settle(0.0)
-        desk._look()
+        desk.scene.look()
         return desk.shortfall()
 
     pen, other = begin()
     assert desk.doing() == "next: put the red pen in the pen tray · 0 of 1 in place"
     assert desk.shortfall() == Shortfall("ran out of time", "the red pen was never touched")
-    waste, tray = desk.receptacles["waste"], desk.receptacles["pens"]
+    waste, tray = desk.scene.receptacles["waste"], desk.scene.receptacles["pens"]
     assert put(pen, waste.x, waste.y) == Shortfall("wrong place", "the red pen lies in the waste bin")
     x, y = tray.world(0.0, tray.outside[1] + 0.03)
     assert put(pen, x, y) == Shortfall("beside its place", "the red pen lies 3 cm beside the pen tray")
-    desk.gripped.add(pen)
+    desk.scene.gripped.add(pen)
     far = put(pen, 0.25, 0.6)
     assert far.reason == "dropped" and far.detail.startswith("the red pen was dropped ")
-    name = desk.placed[other].item.name
+    name = desk.scene.placed[other].item.name
     pushed = put(other, 0.25, -0.6)
     assert pushed.reason == "touched something else" and pushed.detail.startswith(f"pushed the {name} ")
-    desk.gripped.add(other)
+    desk.scene.gripped.add(other)
     assert desk.shortfall() == Shortfall("wrong item", f"picked up the {name}, which was not asked for")
     begin("把红色的笔放进笔盘")
     assert desk.doing() == "下一步：把红色的笔放进笔盘 · 0/1"
-    desk.held = pen
+    desk.scene.held = pen
     assert desk.doing() == "正把红色笔送到笔盘 · 0/1"
     assert desk.shortfall() == Shortfall("ran out of time", "the red pen was still in the grip")
-    desk.held = other
+    desk.scene.held = other
     assert desk.doing().endswith("，并未要求 · 0/1")
     desk.close()

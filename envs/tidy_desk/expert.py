@@ -8,18 +8,15 @@ above. The one thing that it remembers is for how long it has been closing the g
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from envs.tabletop.rectangles import Rectangle, clear
 from envs.tabletop.table import FINGER_TRAVEL, rotation_down
-from envs.tidy_desk import instructions
+from envs.tidy_desk.goals import sub_instruction
 from envs.tidy_desk.items import Item, Receptacle
+from envs.tidy_desk.scene import Scene
 from vla.contracts import ExpertStep
-
-if TYPE_CHECKING:
-    from envs.tidy_desk.task import TidyDesk
 
 _YAW_LIMIT = math.radians(105)
 _LOWEST = 0.011  # metres: the finger tips just clear the table
@@ -34,13 +31,13 @@ class TidyExpert:
     """Moves one asked-for item after the other.
 
     Args:
-        env: the env, after its reset.
+        scene: this episode's.
         seed: varies hover height, speed and the grasp along an item.
     """
 
-    def __init__(self, env: TidyDesk, seed: int = 0) -> None:
-        self._env = env
-        rng = np.random.default_rng([seed, env.seed])
+    def __init__(self, scene: Scene, seed: int = 0) -> None:
+        self._scene = scene
+        rng = np.random.default_rng([seed, scene.seed])
         self._hover = rng.uniform(0.085, 0.115)
         self._carry = rng.uniform(0.105, 0.135)
         self._speed = rng.uniform(0.040, 0.050)  # metres a step
@@ -51,11 +48,11 @@ class TidyExpert:
         self._last_step: np.ndarray = np.zeros(3)
 
     def act(self) -> ExpertStep:
-        """The action for the env's present state, and the sub-instruction it serves."""
-        env = self._env
-        position, yaw = env.tabletop.position, self._yaw()
-        target = env.target
-        if env.held is not None and env.held == target and env.tabletop.gripper < 0.9:
+        """The action for the scene's present state, and the sub-instruction it serves."""
+        scene = self._scene
+        position, yaw = scene.tabletop.position, self._yaw()
+        target = scene.target
+        if scene.held is not None and scene.held == target and scene.tabletop.gripper < 0.9:
             goal, turn, grip = self._move_held(target, position, yaw)
         elif target is not None:
             goal, turn, grip = self._pick(target, position, yaw)
@@ -66,20 +63,20 @@ class TidyExpert:
             turn, grip = (0.0 if clear else yaw), 1.0
         named = target if target is not None else self._last
         if named is None:
-            named = env.asked.index(True)
+            named = scene.asked.index(True)
         self._last = named
-        item = env.placed[named].item
+        item = scene.placed[named].item
         step = self._limited(goal - position)
         turn = float(np.clip(turn - yaw, -0.22, 0.22))
         action = np.concatenate((position + step, rotation_down(yaw + turn), [grip]))
-        words = instructions.sub_instruction(item.color, item.noun, env.language)
+        words = sub_instruction(item.color, item.noun, scene.language)
         return ExpertStep(action.astype(np.float32), words)
 
     # --- the two halves of the task: pick, and place -----------------------------------------------------------------
 
     def _pick(self, target: int, position: np.ndarray, yaw: float) -> tuple[np.ndarray, float, float]:
-        env = self._env
-        item = env.placed[target].item
+        scene = self._scene
+        item = scene.placed[target].item
         at, wanted, opening = self._grasp(target, yaw)
         low = max(_LOWEST, float(at[2]))
         away = float(np.linalg.norm(at[:2] - position[:2]))
@@ -91,7 +88,7 @@ class TidyExpert:
             if self._closing <= _CLOSE_FOR:
                 return np.array([*at[:2], low]), wanted, 0.0
             self._closing = 0
-        if env.tabletop.gripper < opening - 0.15 and position[2] < 0.16:  # open first: what is held falls where it is
+        if scene.tabletop.gripper < opening - 0.15 and position[2] < 0.16:  # open first: what is held falls where it is
             return position + (0.0, 0.0, 0.005), yaw, opening
         # A funnel: the further off, the higher.
         height = min(low + max(off - 0.7, 0.0) * 0.025 + max(askew - 0.10, 0.0) * 0.25, self._hover + low)
@@ -100,22 +97,22 @@ class TidyExpert:
         return np.array([*at[:2], height]), wanted, opening
 
     def _move_held(self, target: int, position: np.ndarray, yaw: float) -> tuple[np.ndarray, float, float]:
-        env = self._env
-        item = env.placed[target].item
-        receptacle = env.receptacles[item.category]
+        scene = self._scene
+        item = scene.placed[target].item
+        receptacle = scene.receptacles[item.category]
         slot, turned = self._slot(receptacle, target), yaw
         self._closing = min(self._closing + 1, _CLOSE_FOR - 1) if self._closing else 0
         if item.category == "pens":
-            long_axis = env.rotations[target][:, 0]
+            long_axis = scene.rotations[target][:, 0]
             turn = _wrap(receptacle.yaw - math.atan2(long_axis[1], long_axis[0]), math.pi)
             turned = min(self._allowed(yaw + turn, math.pi, slot), key=lambda c: abs(c - yaw) + 0.3 * abs(c))
-        goal = position[:2] + slot - env.positions[target][:2]  # so that the item, not the tool, comes to the slot
+        goal = position[:2] + slot - scene.positions[target][:2]  # so that the item, not the tool, comes to the slot
         away = float(np.linalg.norm(goal - position[:2]))
         askew = abs(turned - yaw)
-        hangs = position[2] - (env.positions[target][2] - item.size[2])
+        hangs = position[2] - (scene.positions[target][2] - item.size[2])
         release = receptacle.wall + 0.012 + hangs
         if 0 < self._closing < 4 and position[2] < 0.05:  # let the fingers press before lifting
-            return np.array([*position[:2], max(_LOWEST, float(env.positions[target][2]))]), yaw, 0.0
+            return np.array([*position[:2], max(_LOWEST, float(scene.positions[target][2]))]), yaw, 0.0
         self._closing = 0
         near = 0.013 if item.category == "pens" else 0.020
         if away < near and askew < 0.17:
@@ -131,7 +128,7 @@ class TidyExpert:
     # --- helpers -------------------------------------------------------------------------------------------------
 
     def _yaw(self) -> float:
-        axis = self._env.tabletop.rotation[:, 0]
+        axis = self._scene.tabletop.rotation[:, 0]
         return math.atan2(axis[1], axis[0])
 
     def _grasp(self, target: int, yaw: float) -> tuple[np.ndarray, float, float]:
@@ -139,9 +136,9 @@ class TidyExpert:
 
         Where the fingers have room, and then with little to turn, wide open and where a long item is to be gripped.
         """
-        env = self._env
-        item, rotation = env.placed[target].item, env.rotations[target]
-        centre, alongs = env.positions[target], [0.0]
+        scene = self._scene
+        item, rotation = scene.placed[target].item, scene.rotations[target]
+        centre, alongs = scene.positions[target], [0.0]
         if item.symmetry == math.pi:
             alongs = [self._along, self._along + 0.35, self._along - 0.35]
         axis = item.level_axis(rotation)
@@ -166,12 +163,12 @@ class TidyExpert:
 
     def _obstacles(self, target: int, height: float) -> list[Rectangle]:
         """What the fingers must not come down on to grasp an item at this height: walls and other items."""
-        env, tips = self._env, max(_LOWEST, height) - _LOWEST
-        walls = [wall for r in env.receptacles.values() if r.wall > tips for wall in r.walls]
+        scene, tips = self._scene, max(_LOWEST, height) - _LOWEST
+        walls = [wall for r in scene.receptacles.values() if r.wall > tips for wall in r.walls]
         return walls + [
-            (*env.positions[i][:2].tolist(), placed.item.lies(env.rotations[i])[0], *placed.item.size[:2])
-            for i, placed in enumerate(env.placed)
-            if i != target and env.positions[i][2] + placed.item.size[2] > tips
+            (*scene.positions[i][:2].tolist(), placed.item.lies(scene.rotations[i])[0], *placed.item.size[:2])
+            for i, placed in enumerate(scene.placed)
+            if i != target and scene.positions[i][2] + placed.item.size[2] > tips
         ]
 
     def _allowed(self, wanted: float, symmetry: float, at: np.ndarray) -> list[float]:
@@ -193,11 +190,11 @@ class TidyExpert:
 
     def _slot(self, receptacle: Receptacle, target: int) -> np.ndarray:
         """A free place in the receptacle, world x, y: the centre, or beside what lies there already."""
-        env = self._env
+        scene = self._scene
         there = [
-            env.positions[i][:2]
-            for i in range(len(env.placed))
-            if i != target and receptacle.contains(env.positions[i][None])
+            scene.positions[i][:2]
+            for i in range(len(scene.placed))
+            if i != target and receptacle.contains(scene.positions[i][None])
         ]
         if not there:
             return receptacle.world(0.0, 0.0)

@@ -27,7 +27,10 @@ NOUN_COLORS: dict[str, tuple[str, ...]] = {
     "paper_ball": ("white", "yellow", "pink"),
     "bottle_cap": _MANY,
 }
-RECEPTACLES: dict[str, str] = {"pens": "pen_tray", "blocks": "block_box", "waste": "waste_bin"}
+RECEPTACLES: dict[str, dict[str, str]] = {
+    "en": {"pens": "pen tray", "blocks": "block box", "waste": "waste bin"},
+    "zh": {"pens": "笔盘", "blocks": "积木盒", "waste": "垃圾桶"},
+}
 LANGUAGES = ("en", "zh")
 SPLITS = ("train", "heldout")
 KINDS = ("all", "category", "named")
@@ -65,14 +68,18 @@ class Goal:
             raise VlaError(f"a goal of kind '{self.kind}' cannot have the category '{self.category}'")
 
 
+def spoken(category: str, language: str = "en") -> str:
+    """A category's receptacle, e.g. ``pen tray``."""
+    return RECEPTACLES[language][category]
+
+
 def sub_instruction(color: str, noun: str, language: str) -> str:
     """The one fixed sentence for moving one item, e.g. ``put the red pen in the pen tray``."""
+    receptacle = spoken(NOUNS[noun], language)
     color_word, noun_word = phrases.COLOR_WORDS[language].get(color, ""), phrases.NOUN_WORDS[language][noun][0]
     if language == "zh":
         verb = "扔进" if NOUNS[noun] == "waste" else "放进"
-        receptacle = {"pens": "笔盘", "blocks": "积木盒", "waste": "垃圾桶"}[NOUNS[noun]]
         return f"把{color_word + '色的' if color_word else ''}{noun_word}{verb}{receptacle}"
-    receptacle = RECEPTACLES[NOUNS[noun]].replace("_", " ")
     return f"put the {color_word + ' ' if color_word else ''}{noun_word} in the {receptacle}"
 
 

@@ -19,40 +19,13 @@ import numpy as np
 
 from envs.tidy_desk import phrases
 from envs.tidy_desk.goals import (
-    CATEGORIES,
-    COLORS,
-    KINDS,
     LANGUAGES,
-    NOUN_COLORS,
-    NOUNS,
-    RECEPTACLES,
     SPLITS,
     Goal,
-    language_of,
-    sub_instruction,
 )
 from envs.tidy_desk.phrases import Choice, Words
 from envs.tidy_desk.reading import parse
 from vla.contracts import VlaError
-
-__all__ = [
-    "CATEGORIES",
-    "COLORS",
-    "KINDS",
-    "LANGUAGES",
-    "NOUNS",
-    "NOUN_COLORS",
-    "RECEPTACLES",
-    "SPLITS",
-    "Goal",
-    "all_sentences",
-    "by_color",
-    "language_of",
-    "paraphrase",
-    "parse",
-    "sub_instruction",
-    "write",
-]
 
 
 def write(goal: Goal, language: str, split: str, rng: np.random.Generator) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from envs.tabletop.physics import mujoco
 from envs.tabletop.rectangles import Rectangle
-from envs.tidy_desk.instructions import NOUNS
+from envs.tidy_desk.goals import NOUNS
 
 _GEOM = mujoco.mjtGeom
 _GHOST = {"contype": 0, "conaffinity": 0, "mass": 0.0}
@@ -53,7 +53,7 @@ class Item:
     """One thing to tidy.
 
     Attributes:
-        noun, color: as in ``envs.tidy_desk.instructions``.
+        noun, color: as in ``envs.tidy_desk.goals``.
         size: half length, half width and half height.
         rgb: its shade.
         variant: 0 to 1, steers small differences in shape.

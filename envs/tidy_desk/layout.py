@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from envs.tabletop.rectangles import Rectangle, clear
-from envs.tidy_desk.instructions import CATEGORIES, NOUN_COLORS, NOUNS, Goal
+from envs.tidy_desk.goals import CATEGORIES, NOUN_COLORS, NOUNS, Goal
 from envs.tidy_desk.items import Item, Receptacle, make_item, make_receptacle
 from vla.contracts import VlaError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.tidy_desk import instructions
+from envs.tidy_desk.goals import CATEGORIES, KINDS, LANGUAGES, SPLITS, Goal, language_of
 from envs.tidy_desk.reading import nearest, understand
 from vla.contracts import VlaError
 from vla.host.files import printable
@@ -24,10 +24,10 @@ def check_options(options: dict[str, Any], perturbations: tuple[str, ...]) -> di
     chosen = {name: options.get(name) for name in _OPTIONS}
     chosen["split"] = chosen["split"] or "train"
     for name, known in (
-        ("split", instructions.SPLITS),
-        ("language", (None, *instructions.LANGUAGES)),
-        ("kind", (None, *instructions.KINDS)),
-        ("category", (None, "", *instructions.CATEGORIES)),
+        ("split", SPLITS),
+        ("language", (None, *LANGUAGES)),
+        ("kind", (None, *KINDS)),
+        ("category", (None, "", *CATEGORIES)),
         ("stage", (None, "start", "midway")),
     ):
         if chosen[name] not in known:
@@ -42,7 +42,7 @@ def check_options(options: dict[str, Any], perturbations: tuple[str, ...]) -> di
     text = chosen["instruction"]
     if text is not None:
         goal = chosen["goal"] = _goal_of(text)
-        said = {"language": instructions.language_of(text), "kind": goal.kind, "category": goal.category}
+        said = {"language": language_of(text), "kind": goal.kind, "category": goal.category}
         for name, value in said.items():
             given = chosen[name]
             if given not in (None, "", value):
@@ -52,7 +52,7 @@ def check_options(options: dict[str, Any], perturbations: tuple[str, ...]) -> di
     return chosen
 
 
-def _goal_of(text: str) -> instructions.Goal:
+def _goal_of(text: str) -> Goal:
     if not isinstance(text, str):
         raise VlaError(f"tidy_desk: an instruction is a text, and not {text!r}")
     if len(text) > LONGEST:

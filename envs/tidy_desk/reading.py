@@ -10,8 +10,8 @@ import re
 import unicodedata
 
 from envs.tidy_desk import phrases
-from envs.tidy_desk.goals import CATEGORIES, COLORS, NOUN_COLORS, NOUNS, Goal, language_of, sub_instruction
-from envs.tidy_desk.receptacle_words import RECEPTACLE, Place, contradiction, places_in, spoken, turns_of
+from envs.tidy_desk.destinations import RECEPTACLE, Place, contradiction, places_in, turns_of
+from envs.tidy_desk.goals import CATEGORIES, COLORS, NOUN_COLORS, NOUNS, Goal, language_of, spoken, sub_instruction
 
 _NOUN_PATTERNS: dict[str, str] = {
     "marker": r"\bmarkers?(?: pens?)?\b|\bfelt tips?(?: pens?)?\b|\bhighlighters?\b|记号笔|马克笔|白板笔|荧光笔",

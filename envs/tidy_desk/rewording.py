@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.tidy_desk.instructions import LANGUAGES, Goal, write
+from envs.tidy_desk.goals import LANGUAGES, Goal
+from envs.tidy_desk.instructions import write
 
 # What people say around a request. It names nothing that lies on a desk, and asks for nothing.
 _BEFORE = {
