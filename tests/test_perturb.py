@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
 from vla import cli, registry
 from vla.commands import eval as eval_command
-from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError
-from vla.control.chunking import RecedingHorizon
+from vla.contracts import CameraSpec, Chunk, EnvSpec, Group, Observation, VlaError
+from vla.control.timeline import Timeline
 from vla.perturb import axes as perturb
-from vla.perturb.latency import DelayedChunking, hold_still
+from vla.perturb.latency import Delays, hold_still
 from vla.perturb.sensors import LEVELS, NoisySensors
 from vla.rollout.loop import EpisodeRequest, run_episodes
 
@@ -123,11 +124,12 @@ def test_a_dropped_frame_shows_the_last_one_that_came_each_camera_by_itself():
 
 def played(strength, decisions, dt=0.1, every=4, length=16, seed=0):
     """For each step, which chunk was played and which of its actions; (-1, -1) while the robot holds still."""
-    chunking = DelayedChunking(RecedingHorizon(every), strength, dt, seed, np.array([-1.0, -1.0], np.float32))
-    found = []
+    delays, timeline, found = Delays(strength, dt, seed), Timeline(np.array([-1.0, -1.0], np.float32)), []
     for decision in range(decisions):
         actions = np.stack([np.full(length, decision), np.arange(length)], axis=1).astype(np.float32)
-        now = chunking.play(Chunk(actions, dt), decision * every)
+        begin = decision * every * dt
+        timeline.push(Chunk(actions, dt, begin), begin + delays.next())
+        now = timeline.actions(begin, every, dt)
         assert now.shape == (every, 2) and now.dtype == np.float32
         found += [tuple(map(int, action)) for action in now]
     return found
@@ -175,18 +177,23 @@ def test_holding_still_is_the_present_pose_where_the_spec_tells():
 
     assert hold_still(spec(("q [rad]", "x [m]")), look(x=0.25)).tolist() == [1.0, 0.25]
     assert hold_still(spec(("goal_x [m]", "q [rad]"), ((0, 0),)), look(x=0.25)).tolist() == [0.25, 1.0]
-    assert hold_still(spec(("x [m]", "dz [m]")), look()) is None, "0 may be a velocity, or a far corner"
+    assert hold_still(spec(("x [m]", "vz [m/s]")), look()) is None, "0 may be a velocity, or a far corner"
     assert hold_still(spec(("action_0", "action_1")), look()) is None
+    assert hold_still(spec(("dx [cm]", "dy [cm]", "x [m]")), look(x=0.25)).tolist() == [0.0, 0.0, 0.25], "no way to go"
+    turned = replace(spec(("turn", "push")), action_groups=(Group("turn", 0, 2, "rotation", "rad", delta=True),))
+    assert hold_still(turned, look()).tolist() == [0.0, 0.0]
+    paired = replace(turned, relative=((0, 0),))
+    assert hold_still(paired, look(x=0.25)).tolist() == [0.0, 0.0], "the group says that it is a displacement"
 
 
 def test_with_nothing_to_hold_the_first_chunk_alone_is_not_late():
-    late = DelayedChunking(RecedingHorizon(2), "200ms", 0.1, seed=3, hold=None)
-    held = DelayedChunking(RecedingHorizon(2), "200ms", 0.1, seed=3, hold=np.float32([-1.0]))
     found, usual = [], []
-    for decision in range(6):
-        chunk = Chunk(np.float32([[decision * 10 + action] for action in range(8)]), 0.1)
-        found += late.play(chunk, 2 * decision).ravel().tolist()
-        usual += held.play(chunk, 2 * decision).ravel().tolist()
+    for timeline, played in ((Timeline(), found), (Timeline(np.float32([-1.0])), usual)):
+        delays = Delays("200ms", 0.1, seed=3)
+        for decision in range(6):
+            chunk = Chunk(np.float32([[decision * 10 + action] for action in range(8)]), 0.1, decision * 0.2)
+            timeline.push(chunk, chunk.time + delays.next())
+            played += timeline.actions(chunk.time, 2, 0.1).ravel().tolist()
     assert found[:2] == [0.0, 1.0] and usual[0] == -1.0
     begins = [found.index(10.0 * decision) for decision in range(6) if 10.0 * decision in found]
     assert begins[1:] == [usual.index(10.0 * d) for d in range(1, 6) if 10.0 * d in usual], "later ones as ever"

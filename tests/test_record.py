@@ -461,12 +461,12 @@ def test_an_env_that_always_raises_ends_the_recording(tmp_path: Path, capsys: py
         assert said.count("\n") == 1 and not list(tmp_path.glob(".episodes/*.npz"))
 
 
-def test_no_room_for_the_workers_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("vla.data.record_workers.ProcessPoolExecutor", full)
-    with pytest.raises(VlaError, match=r"No space left on device; their locks lie in /dev/shm.*--workers 1"):
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", full)
+    with pytest.raises(VlaError, match=r"cannot be started: Resource temporarily unavailable; try fewer --workers"):
         run(tmp_path, 2, workers=2)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
 from vla.contracts import Chunk, SpecMismatchError, VlaError
-from vla.control.chunking import RecedingHorizon, TemporalEnsemble
+from vla.control.timeline import TemporalEnsemble
 from vla.host.parallel import SlotPool, WorkerError
 from vla.rollout.loop import EpisodeRequest, RolloutInterrupted, Timing, noise_seed, run_episodes
 
@@ -264,25 +264,9 @@ def test_asked_for_episodes_are_filmed():
     assert len(frames) >= results[0].steps // 2
 
 
-def test_receding_horizon_plays_the_beginning_of_each_chunk():
-    chunk = Chunk(np.arange(12, dtype=np.float32).reshape(6, 2), 0.1)
-    assert RecedingHorizon(4).play(chunk, 0).tolist() == chunk.actions[:4].tolist()
-
-
-def test_temporal_ensemble_weighs_older_chunks_more():
-    ensemble = TemporalEnsemble(execute=1, decay=np.log(2))
-    first = ensemble.play(Chunk(np.full((3, 1), 0.0, np.float32), 0.1), 0)
-    second = ensemble.play(Chunk(np.full((3, 1), 3.0, np.float32), 0.1), 1)
-    assert first.tolist() == [[0.0]]
-    # weights 1 (old) and 1/2 (new): 0 * 2/3 + 3 * 1/3
-    assert second == pytest.approx(np.array([[1.0]]))
-    alone = ensemble.play(Chunk(np.full((3, 1), 9.0, np.float32), 0.1), 20)
-    assert alone.tolist() == [[9.0]]
-
-
 def test_temporal_ensemble_in_the_loop():
     results = play(
-        DotAgent(), requests(4, kind="named"), chunking=lambda: TemporalEnsemble(execute=4, decay=5.0), slots=2
+        DotAgent(), requests(4, kind="named"), timeline=lambda: TemporalEnsemble(decay=5.0), execute=4, slots=2
     )
     assert all(result.success for result in results)
     assert max(result.decisions for result in results) > 1

@@ -11,13 +11,14 @@ answers alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from vla.contracts import Chunk, Env, EnvSpec, Observation, StepResult, VlaError
-from vla.control.chunking import Chunking, RecedingHorizon
-from vla.perturb.latency import DelayedChunking, hold_still
+from vla.control.timeline import Target, Timeline
+from vla.perturb.latency import Delays, hold_still
 from vla.perturb.sensors import NoisySensors
 
 EXECUTE = 8  # of an agent that does not say how many actions to play
@@ -36,6 +37,7 @@ class Actor(Memory, Protocol):
 
     spec: EnvSpec
     name: str
+    execute: int | None = None  # how many actions of a chunk it would have played before it looks again
 
     def begin(self) -> Memory:
         """What acts in one episode: itself, unless it remembers what it saw; then something new for each."""
@@ -48,17 +50,25 @@ def noise_seed(episode_seed: int, decision: int) -> int:
 
 
 class Runner:
-    """An agent in one episode: its memory and sensors, which noise is next, and how much of a chunk is played.
+    """An agent in one episode, or on one robot: its memory and sensors, which noise is next, and a timeline.
+
+    Whoever carries out its actions asks for them by time, at whatever rate it has: ``push`` an answer when it comes,
+    and ask for the target ``at`` any time.
 
     Args:
         agent: what acts.
         seed: the episode's, 0 or more: it fixes the noise of all decisions. ``vla eval`` takes the env's seed.
         execute: actions to play of each chunk; None takes ``agent.execute`` or 8.
-        chunking: the way to play chunks; None means ``RecedingHorizon(execute)``.
+        timeline: where chunks are placed, and how they are read; None means a ``Timeline``: receding horizon.
         perturb: the axes ``latency`` and ``noise`` of ``vla.perturb``, to strength; others are the env's.
+        latency_s: seconds from an observation to its answer, which the agent knows of: until then the earlier chunk
+            goes on, and what the new one says of the time before is skipped.
+        dt: seconds between two actions of the env; None means the agent's.
 
     Attributes:
         actor: what answers in this episode: the agent, or its memory.
+        execute: how many actions of a chunk are played before the next look.
+        every: how many actions the env plays from one look to the next.
         decisions: how many chunks were pushed.
         step: how many actions were played.
     """
@@ -68,14 +78,18 @@ class Runner:
         agent: Actor,
         seed: int = 0,
         execute: int | None = None,
-        chunking: Chunking | None = None,
+        timeline: Timeline | None = None,
         perturb: Mapping[str, str] | None = None,
+        latency_s: float = 0.0,
+        dt: float | None = None,
     ) -> None:
         self.agent, self.seed, self.actor = agent, seed, agent.begin()
+        self.execute, self.every = pace(agent, execute, dt)
         self.decisions = self.step = 0
-        self._chunking = chunking or RecedingHorizon(execute or getattr(agent, "execute", None) or EXECUTE)
-        self._harder = dict(perturb or {})
-        self._sensors: Any = None
+        self._dt, self._latency_s, self._timeline = dt or agent.spec.dt, latency_s, timeline or Timeline()
+        harder = perturb or {}
+        self._delays = Delays(harder["latency"], self._dt, seed) if "latency" in harder else None
+        self._sensors = NoisySensors(agent.spec, harder["noise"], seed) if "noise" in harder else None
         self._begun = False
 
     @property
@@ -86,16 +100,13 @@ class Runner:
     def see(self, observation: Observation) -> Observation:
         """What the agent gets to see of an observation. Call it once for each decision."""
         if not self._begun:
-            self._begun, spec = True, self.agent.spec
-            if "latency" in self._harder:
-                still = hold_still(spec, observation)
-                self._chunking = DelayedChunking(self._chunking, self._harder["latency"], spec.dt, self.seed, still)
-            if "noise" in self._harder:
-                self._sensors = NoisySensors(spec, self._harder["noise"], self.seed)
+            self._begun = True
+            if self._timeline.hold is None:
+                self._timeline.hold = hold_still(self.agent.spec, observation)
         return self._sensors(observation) if self._sensors else observation
 
-    def push(self, chunk: Chunk) -> np.ndarray:
-        """Take the agent's answer; returns the actions to play before it is asked again, float32 (n, A).
+    def push(self, chunk: Chunk) -> None:
+        """Place the agent's answer on the timeline; its first action is for the observation's time, ``chunk.time``.
 
         Raises VlaError for a chunk whose actions are not (H, A), or are fewer than what is to be played of them.
         """
@@ -105,8 +116,21 @@ class Runner:
                 f"agent {self.agent.name} gave a chunk of shape {chunk.actions.shape}; "
                 f"env {self.agent.spec.name} takes actions of {wanted} entries"
             )
+        if not 1 <= self.execute <= len(chunk.actions):
+            raise VlaError(
+                f"execute must lie between 1 and the chunk's {len(chunk.actions)} actions, and is {self.execute}"
+            )
         self.decisions += 1
-        return self._chunking.play(chunk, self.step)
+        begin = chunk.time + (self._delays.next() if self._delays else 0.0)
+        self._timeline.push(chunk, begin, begin + self._latency_s)
+
+    def at(self, t: float) -> Target | None:
+        """What is to be done at time ``t``, in seconds on the observations' clock; see ``Timeline.at``."""
+        return self._timeline.at(t)
+
+    def upcoming(self, t: float) -> np.ndarray:
+        """The actions from a look at time ``t`` to the next one, float32 (every, A), SI units."""
+        return self._timeline.actions(t, self.every, self._dt)
 
     def act(self, observation: Observation) -> np.ndarray:
         """The actions to play from here, all of them, before the next look: float32 (n, A), SI units.
@@ -115,7 +139,8 @@ class Runner:
         raises.
         """
         (chunk,) = self.actor.act_batch([self.see(observation)], [self.noise_seed])
-        actions = self.push(chunk)[: 1 if observation.stale else None]
+        self.push(replace(chunk, time=observation.time))
+        actions = self.upcoming(observation.time)[: 1 if observation.stale else None]
         self.step += len(actions)
         return actions
 
@@ -126,8 +151,14 @@ class Runner:
         """
         self.agent.spec.require(env.env_spec, f"agent {self.agent.name}", f"env {env.env_spec.name}")
         while True:
-            for action in self.act(env.observe()):
+            for action in self.act(replace(env.observe(), time=self.step * self._dt)):
                 result = env.play(action)
                 yield result
                 if result.terminated or result.truncated:
                     return
+
+
+def pace(agent: Actor, execute: int | None = None, dt: float | None = None) -> tuple[int, int]:
+    """How many actions of each chunk are played before the next look, and how many actions of the env that takes."""
+    count = execute or agent.execute or EXECUTE
+    return count, max(1, round(count * agent.spec.dt / (dt or agent.spec.dt)))

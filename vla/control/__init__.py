@@ -1,4 +1,4 @@
-"""The 200 Hz side: it turns end-effector targets into joint targets that an arm can follow safely.
+"""From a policy's chunks to joint targets: a timeline says what is due when, a controller follows it safely at 200 Hz.
 
 May import ``vla.contracts``, ``vla.paths`` and ``vla.host``.
 """

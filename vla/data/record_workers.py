@@ -5,15 +5,10 @@ A worker keeps its env from one episode to the next, and makes a new one after a
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
-import os
-import sys
-import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +19,7 @@ from vla.data.demonstrate import play_episode
 from vla.data.quota import Quota
 from vla.data.record_settings import RecordSettings
 from vla.data.shards import Episode, write_shard
-from vla.host.interrupt import held_back, leave_signals_to_parent
+from vla.host.parallel import SlotPool, WorkerDied, available_cpus
 from vla.perturb.sensors import NoisySensors
 
 SHARDS = ".episodes"
@@ -129,74 +124,10 @@ class _Player:
                 env.close()
 
 
-_player: _Player  # a worker's
-
-
-def _begin_worker(settings: RecordSettings, path: list[str]) -> None:
-    global _player
-    leave_signals_to_parent()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.path[:] = path
-    _player = _Player(settings)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next episode for ever."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
-
-
-def _work(index: int) -> tuple[int, str]:
-    return _player.play(index)
-
-
 def _play(settings: RecordSettings, todo: list[int]) -> Generator[tuple[int, str]]:
-    from vla.host.parallel import available_cpus
-
-    workers = min(settings.workers or available_cpus(), len(todo))
-    if workers <= 1:
-        with closing(_Player(settings)) as player:
-            yield from map(player.play, todo)
-        return
-    # Workers share the machine by process; numeric libraries and Mesa must not start a thread for each core as well.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    context = multiprocessing.get_context("spawn")  # a fork would copy GL contexts and threads half alive
+    workers = min(settings.workers or available_cpus(), len(todo)) or 1
     try:
-        with held_back():
-            pool = ProcessPoolExecutor(workers, context, _begin_worker, (settings, list(sys.path)))
-    except OSError as error:
-        raise VlaError(
-            f"worker processes cannot be started: {error.strerror or error}; their locks lie in /dev/shm: free some "
-            "room there, or use --workers 1"
-        ) from error
-    try:
-        yield from _drain(lambda index: pool.submit(_work, index), todo, 2 * workers)
-    except BrokenProcessPool as error:
-        _kill(pool)
-        raise VlaError(f"a worker process died (out of memory? try fewer --workers); {KEPT}") from error
-    except KeyboardInterrupt:
-        _kill(pool)
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _kill(pool: ProcessPoolExecutor) -> None:
-    """End the workers at once: what they have finished is on the disk, and they take no other signal."""
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-
-
-def _drain(submit: Callable[[int], Future[tuple[int, str]]], todo: list[int], ahead: int) -> Generator[tuple[int, str]]:
-    """Keep ``ahead`` episodes handed out, so that an error leaves little behind."""
-    queue = iter(todo)
-    with held_back():  # the first call starts the workers
-        waiting = {submit(index) for index in itertools.islice(queue, ahead)}
-    while waiting:
-        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
-            waiting |= {submit(index) for index in [next(queue, None)] if index is not None}
+        with SlotPool(partial(_Player, settings), workers, workers) as pool:
+            yield from pool.each("play", todo)
+    except WorkerDied as error:
+        raise VlaError(f"a worker process died: {error}; {KEPT}") from error

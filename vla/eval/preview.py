@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import Chunk, Env
-from vla.control.chunking import RecedingHorizon
+from vla.control.timeline import Timeline
 from vla.eval.evaluate import EvalConfig
 from vla.host.files import write_atomically
 from vla.perturb import axes as perturb
-from vla.perturb.latency import DelayedChunking
+from vla.perturb.latency import Delays
 from vla.perturb.sensors import LEVELS, NoisySensors
 from vla.registry import load_env, make_env
 from vla.rollout.player import EpisodeRequest
@@ -108,11 +108,11 @@ def _tile(env: Env, harder: dict[str, str], request: EpisodeRequest) -> Tile:
 
 def _played(strength: str, dt: float, seed: int) -> list[int]:
     """Which chunk is played at each step, by a policy that is asked every four steps."""
-    chunking = DelayedChunking(RecedingHorizon(_ASKED_EVERY), strength, dt, seed, np.array([-1.0], np.float32))
-    found: list[int] = []
+    timeline, delays, found = Timeline(hold=np.array([-1.0], np.float32)), Delays(strength, dt, seed), list[int]()
     for decision in range(_DECISIONS):
-        answer = Chunk(np.full((_CHUNK, 1), decision, np.float32), dt)
-        found += chunking.play(answer, decision * _ASKED_EVERY)[:, 0].astype(int).tolist()
+        now = decision * _ASKED_EVERY * dt
+        timeline.push(Chunk(np.full((_CHUNK, 1), decision, np.float32), dt, now), now + delays.next())
+        found += timeline.actions(now, _ASKED_EVERY, dt)[:, 0].astype(int).tolist()
     return found
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vla.contracts import VlaError
@@ -47,38 +49,57 @@ def _single_threaded_children() -> Iterator[None]:
 
 
 class SlotPool:
-    """Calls methods on the objects of many slots at once, and returns when all have answered.
+    """Calls methods on the objects of many slots side by side.
 
     Slot i lives in worker ``i % workers`` for as long as the pool does; each object is made at its first call.
     One worker means no process at all: the objects live here.
 
     Args:
-        factory: makes a slot's object; it must be picklable. A ``close`` method, if there is one, is called at the end.
+        factory: makes a slot's object; it must be picklable. A sequence has one for each slot. A ``close`` method, if
+            there is one, is called at the end.
         slots: number of slots.
         workers: number of processes; more than ``slots`` is of no use and is reduced.
+
+    Raises:
+        VlaError: fewer than one slot or worker, or processes cannot be started.
     """
 
-    def __init__(self, factory: Callable[[], Any], slots: int, workers: int = 1) -> None:
+    def __init__(self, factory: Callable[[], Any] | Sequence[Callable[[], Any]], slots: int, workers: int = 1) -> None:
         if slots < 1 or workers < 1:
             raise VlaError(f"slots and workers must be at least 1, and are {slots} and {workers}")
         self.slots, self.workers = slots, min(workers, slots)
-        self._objects = _Objects(factory)
+        factories = [factory] * slots if callable(factory) else list(factory)
+        self._objects = _Objects(factories)
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
+        # A worker has one batch at a time: were both sides to write more than a pipe holds, neither would read.
+        self._sent: list[list[int]] = [[] for _ in range(self.workers)]
+        self._queued: dict[int, tuple[Any, ...]] = {}
+        self._answers: dict[int, Any] = {}
+        self._failures: dict[int, Exception] = {}
         if self.workers > 1:
-            context = multiprocessing.get_context("spawn")  # a fork would copy GL contexts and threads half alive
-            resource_tracker.ensure_running()  # it would let the signals through again
-            with _single_threaded_children(), held_back():
-                for _ in range(self.workers):
-                    ours, theirs = context.Pipe()
-                    process = context.Process(target=_serve, args=(theirs, factory), daemon=True)
-                    process.start()
-                    theirs.close()  # so that a dead worker reads as the end of the pipe
-                    self._processes.append(process)
-                    self._pipes.append(ours)
+            try:
+                self._start_workers(factories)
+            except OSError as error:
+                self.close(at_once=True)
+                raise VlaError(
+                    f"worker processes cannot be started: {error.strerror or error}; try fewer --workers"
+                ) from error
+
+    def _start_workers(self, factories: list[Callable[[], Any]]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy GL contexts and threads half alive
+        resource_tracker.ensure_running()  # it would let the signals through again
+        with _single_threaded_children(), held_back():
+            for _ in range(self.workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, factories), daemon=True)
+                process.start()
+                theirs.close()  # so that a dead worker reads as the end of the pipe
+                self._processes.append(process)
+                self._pipes.append(ours)
 
     def call(self, requests: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
-        """Call ``(method name, *arguments)`` on each slot named, all at once.
+        """Call ``(method name, *arguments)`` on each slot named, all at once, and wait for all.
 
         Returns:
             slot to answer, in the order of ``requests``.
@@ -88,31 +109,75 @@ class SlotPool:
             WorkerDied: a worker ended without an answer.
             WorkerError: any other exception in a slot.
         """
+        self.start(requests)
+        return self.answers(requests)
+
+    def start(self, requests: dict[int, tuple[Any, ...]]) -> None:
+        """Have ``(method name, *arguments)`` called on each slot named; ``answers`` waits for it.
+
+        A slot has one request at a time. Without processes the work is done when it is waited for.
+        """
+        self._queued |= requests
+        for worker in range(len(self._processes)):
+            self._send(worker)
+
+    def answers(self, slots: Iterable[int]) -> dict[int, Any]:
+        """The answers to what was started on these slots, in their order. Raises what ``call`` raises."""
+        slots = list(slots)
         if not self._processes:
-            return {slot: self._objects.call(slot, *request) for slot, request in requests.items()}
-        batches: dict[int, list[tuple[Any, ...]]] = {}
-        for slot, request in requests.items():
-            batches.setdefault(slot % self.workers, []).append((slot, *request))
-        answers: dict[int, Any] = {}
-        failures: list[Exception] = []
-        for worker, batch in batches.items():
-            try:
-                self._pipes[worker].send(batch)
-            except (BrokenPipeError, ConnectionError):
-                failures.append(self._death(worker))
-        for worker in batches:
-            try:
-                done, problem = self._pipes[worker].recv()
-            except (EOFError, ConnectionError):
-                failures.append(self._death(worker))
-                continue
-            answers.update(done)
-            if problem:
-                user_error, text = problem
-                failures.append(VlaError(text) if user_error else WorkerError(text))
+            return {slot: self._objects.call(slot, *self._queued.pop(slot)) for slot in slots}
+        for slot in slots:
+            while slot not in self._answers and slot not in self._failures:
+                self._receive(slot % self.workers)
+        failures = [self._failures.pop(slot) for slot in slots if slot in self._failures]
+        found = {slot: self._answers.pop(slot) for slot in slots if slot in self._answers}
         if failures:
             raise failures[0]
-        return {slot: answers[slot] for slot in requests}
+        return found
+
+    def each(self, method: str, items: Iterable[Any]) -> Generator[Any]:
+        """``method(item)`` for each item, by whichever slot is free; yields the answers as they come.
+
+        Raises what ``call`` raises.
+        """
+        todo = iter(items)
+        if not self._processes:
+            for item in todo:
+                yield self._objects.call(0, method, item)
+            return
+        busy = set[int]()
+        for slot, item in zip(range(self.workers), todo, strict=False):
+            self.start({slot: (method, item)})
+            busy.add(slot)
+        while busy:
+            ready = wait([self._pipes[slot] for slot in busy])
+            for slot in sorted(slot for slot in busy if self._pipes[slot] in ready):
+                answer = self.answers([slot])[slot]
+                busy.discard(slot)
+                for item in itertools.islice(todo, 1):
+                    self.start({slot: (method, item)})
+                    busy.add(slot)
+                yield answer
+
+    def _send(self, worker: int) -> None:
+        batch = {slot: request for slot, request in self._queued.items() if slot % self.workers == worker}
+        if self._sent[worker] or not batch:
+            return
+        for slot in batch:
+            del self._queued[slot]
+        self._sent[worker] = list(batch)
+        with contextlib.suppress(ConnectionError):  # it has died, which is told when its answer is read
+            self._pipes[worker].send(batch)
+
+    def _receive(self, worker: int) -> None:
+        try:
+            done, failure = self._pipes[worker].recv()
+        except (EOFError, ConnectionError):
+            done, failure = {}, self._death(worker)
+        self._answers |= done
+        self._failures |= {slot: failure for slot in self._sent[worker] if slot not in done}
+        self._sent[worker] = []
+        self._send(worker)
 
     def _death(self, worker: int) -> WorkerDied:
         process = self._processes[worker]
@@ -147,13 +212,13 @@ class SlotPool:
 class _Objects:
     """The slots' objects of one process."""
 
-    def __init__(self, factory: Callable[[], Any]) -> None:
-        self._factory = factory
+    def __init__(self, factories: list[Callable[[], Any]]) -> None:
+        self._factories = factories
         self._objects: dict[int, Any] = {}
 
     def call(self, slot: int, method: str, *arguments: Any) -> Any:
         if slot not in self._objects:
-            self._objects[slot] = self._factory()
+            self._objects[slot] = self._factories[slot]()
         return getattr(self._objects[slot], method)(*arguments)
 
     def close(self) -> None:
@@ -163,10 +228,11 @@ class _Objects:
         self._objects = {}
 
 
-def _serve(pipe: Connection, factory: Callable[[], Any]) -> None:
+def _serve(pipe: Connection, factories: list[Callable[[], Any]]) -> None:
     """A worker's life: answer batches of requests until the pipe closes or None comes."""
     leave_signals_to_parent()
-    objects = _Objects(factory)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    objects = _Objects(factories)
     while True:
         try:
             batch = pipe.recv()
@@ -175,16 +241,24 @@ def _serve(pipe: Connection, factory: Callable[[], Any]) -> None:
         if batch is None:
             break
         answers: dict[int, Any] = {}
-        problem: tuple[bool, str] | None = None
+        failure: Exception | None = None
         try:
-            for slot, method, *arguments in batch:
+            for slot, (method, *arguments) in batch.items():
                 answers[slot] = objects.call(slot, method, *arguments)
         except VlaError as error:
-            problem = (True, str(error))
+            failure = VlaError(str(error))  # of the others some cannot be sent
         except Exception:
-            problem = (False, traceback.format_exc())
+            failure = WorkerError(traceback.format_exc())
         try:
-            pipe.send((answers, problem))
+            pipe.send((answers, failure))
         except ConnectionError:  # the parent was interrupted, or has died
             break
     objects.close()
+
+
+def _end_with_parent() -> None:
+    """A worker in the middle of something long does not go on with it for a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)

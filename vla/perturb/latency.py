@@ -18,63 +18,42 @@ import math
 
 import numpy as np
 
-from vla.contracts import Chunk, EnvSpec, Observation
-from vla.control.chunking import Chunking
+from vla.contracts import EnvSpec, Observation
 from vla.perturb.axes import delay_ms, rng_of
 
 JITTER = 0.2  # standard deviation of a delay, as a share of its mean
 
 
-class DelayedChunking:
-    """Plays what ``chunking`` plays, each chunk later by its own delay. See ``vla.control.chunking.Chunking``.
+class Delays:
+    """The delays of an episode's decisions, one after the other.
 
     Args:
-        chunking: the episode's way to play chunks without latency.
         strength: of the perturbation: ``mild``, ``medium``, ``strong`` or e.g. ``150ms``.
-        dt: seconds between two actions.
+        dt: seconds between two actions of the env.
         seed: the episode's.
-        hold: the action (A,) to play before the first chunk arrives; with None that one is not late.
     """
 
-    def __init__(self, chunking: Chunking, strength: str, dt: float, seed: int, hold: np.ndarray | None) -> None:
-        self._chunking, self._hold = chunking, hold
-        self._mean, self._rng = delay_ms(strength) / 1000 / dt, rng_of(seed, "latency")
-        self._arriving: list[tuple[int, np.ndarray]] = []  # first step and actions of each chunk, the newest last
+    def __init__(self, strength: str, dt: float, seed: int) -> None:
+        self._mean, self._dt, self._rng = delay_ms(strength) / 1000 / dt, dt, rng_of(seed, "latency")
 
-    def play(self, chunk: Chunk, step: int) -> np.ndarray:
-        """See ``Chunking``. As many actions as without latency, float32 (n, A)."""
-        now = self._chunking.play(chunk, step)
-        rest = chunk.actions[len(now) :]
-        late = self._delay_steps()
-        if self._hold is None and not self._arriving:
-            late = 0
-        self._arriving.append((step + late, np.concatenate((now, rest))))
-        return np.stack([self._action(s) for s in range(step, step + len(now))]).astype(np.float32)
-
-    def _delay_steps(self) -> int:
+    def next(self) -> float:
+        """How much later the next chunk begins, in seconds: a multiple of ``dt``."""
         late = max(0.0, self._mean * (1.0 + JITTER * self._rng.normal()))
         whole = math.floor(late)
-        return whole + int(self._rng.random() < late - whole)
-
-    def _action(self, step: int) -> np.ndarray:
-        arrived = [place for place, (begin, _) in enumerate(self._arriving) if begin <= step]
-        if not arrived:
-            assert self._hold is not None
-            return self._hold
-        self._arriving = self._arriving[arrived[-1] :]  # what came before the newest is never played again
-        begin, actions = self._arriving[0]
-        return actions[min(step - begin, len(actions) - 1)]
+        return (whole + int(self._rng.random() < late - whole)) * self._dt
 
 
 def hold_still(spec: EnvSpec, observation: Observation) -> np.ndarray | None:
     """The action (A,), float32, that leaves the robot where it is; None where the spec does not tell.
 
-    An action entry is known to be an absolute target if ``spec.relative`` pairs it with a state entry, or if one has
-    the very same name: then that state entry holds it. Of any other, e.g. a velocity, or what an outside env calls
+    A displacement is 0. An absolute target is known if ``spec.relative`` pairs its entry with a state entry, or if one
+    has the very same name: then that state entry holds it. Of any other, e.g. a velocity, or what an outside env calls
     ``action_0``, nothing says what would: 0 may as well be a far corner.
     """
     names = {name: index for index, name in enumerate(spec.state)}
-    pairs = dict(spec.relative)
-    sources = [pairs.get(index, names.get(name)) for index, name in enumerate(spec.action)]
-    known = [source for source in sources if source is not None]
-    return observation.state[known].astype(np.float32) if len(known) == len(sources) else None
+    sources = {index: names[name] for index, name in enumerate(spec.action) if name in names} | dict(spec.relative)
+    moved = {index for group in spec.groups("action") if group.delta for index in group.dims}
+    if not moved | set(sources) >= set(range(len(spec.action))):
+        return None
+    held = [0.0 if index in moved else observation.state[sources[index]] for index in range(len(spec.action))]
+    return np.array(held, np.float32)

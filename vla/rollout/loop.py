@@ -1,14 +1,16 @@
-"""The one loop that lets an agent act in simulated envs: many episodes side by side, in lock step.
+"""The one loop that lets an agent act in simulated envs: many episodes side by side, each lane on a clock of its own.
 
-Results do not depend on the number of workers: a fixed number of slots play in lock step, slot i plays episodes
-i, i + slots, ..., every decision batch holds the slots in order, and the noise of each decision comes from
-the episode's seed and the decision's number. Workers only step envs.
+Who looks next follows from simulated time alone (``vla.rollout.clock``): a fast env decides more often than a slow one
+and waits for nobody, while lanes of one pace look together, in lock step. So results do not depend on the number of
+workers, nor on how fast the machine is: every decision batch holds the lanes that are due, in order, and the noise of
+each decision comes from the episode's seed and the decision's number. Workers only step envs. An evaluation is played
+in slots, lanes of one env: slot i plays episodes i, i + slots, ...
 
 Nor do they depend on interruptions. A row of a batch is computed alike whatever the other rows show, but not whatever
 the batch's size and its sentences are: a sum's order, and so its last bit, follows from the shapes, and what a policy
-keeps of a sentence was made in the batch in which it first came. So when a run goes on, each slot waits for the round
-in which its next episode would have begun, and until then its row holds the sentence of the episode that it had played
-in that round.
+keeps of a sentence was made in the batch in which it first came. So when a run goes on, each lane waits for the look
+at which its next episode would have begun, and until then its row holds the sentence of the episode that it had played
+at that look.
 """
 
 from __future__ import annotations
@@ -23,20 +25,23 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import EnvSpec, Observation, VlaError
-from vla.control.chunking import Chunking
+from vla.control.timeline import Timeline
 from vla.host.parallel import SlotPool, WorkerDied
+from vla.rollout.clock import Clock, Lane
 from vla.rollout.player import EpisodePlayer, EpisodeRequest, EpisodeResult, Turn
-from vla.runner import Actor, Runner, noise_seed
+from vla.runner import Actor, Runner, noise_seed, pace
 
 __all__ = [
     "Actor",
     "EpisodeRequest",
     "EpisodeResult",
+    "Lane",
     "ObservationFilter",
     "RolloutInterrupted",
     "Timing",
     "noise_seed",
     "run_episodes",
+    "run_lanes",
 ]
 
 
@@ -110,139 +115,222 @@ def run_episodes(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     record_frames: int = 0,
     observation_filter: ObservationFilter | None = None,
-    chunking: Callable[[], Chunking] | None = None,
+    timeline: Callable[[], Timeline] = Timeline,
     env_options: dict[str, Any] | None = None,
     timing: Timing | None = None,
     earlier: Sequence[EpisodeResult] = (),
 ) -> list[EpisodeResult]:
-    """Let an agent play episodes, several side by side; cameras are rendered only when the policy looks.
+    """Let an agent play episodes of one env, ``slots`` of them side by side, in lock step; see ``run_lanes``.
 
     Args:
         env_name: as ``vla.registry.make_env`` takes it.
-        agent: gives a chunk for each observation.
         episodes: what to play.
-        workers: processes that step the envs; 1 steps them in this process. It does not change the results.
         slots: episodes side by side, and so the policy's batch size.
         execute: steps to play of each chunk; None takes ``agent.execute`` or 8.
+        env_options: keyword arguments for the env, e.g. ``{"cameras_px": 128}``.
+        earlier: results of an earlier run of the same ``episodes`` that was cut short. They are not played again, and
+            the others come out as they would have there.
+        agent, workers, on_episode, record_frames, observation_filter, timeline, timing: see ``run_lanes``.
+
+    Returns:
+        one result for each episode, in the order of ``episodes``.
+
+    Raises:
+        what ``run_lanes`` raises.
+    """
+    lanes = [
+        Lane(env_name, episodes[slot::slots], env_options or {}, execute, earlier=earlier)
+        for slot in range(min(slots, len(episodes)))
+    ]
+    played = run_lanes(agent, lanes, workers, on_episode, record_frames, observation_filter, timeline, timing)
+    found = {result.index: result for results in played for result in results}
+    return [found[episode.index] for episode in episodes]
+
+
+def run_lanes(
+    agent: Actor,
+    lanes: Sequence[Lane],
+    workers: int = 1,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    record_frames: int = 0,
+    observation_filter: ObservationFilter | None = None,
+    timeline: Callable[[], Timeline] = Timeline,
+    timing: Timing | None = None,
+    own_dt: bool = False,
+) -> list[list[EpisodeResult]]:
+    """Let an agent play in several envs side by side; cameras are rendered only when the policy looks.
+
+    Args:
+        agent: gives a chunk for each observation.
+        lanes: the envs, and what each plays.
+        workers: processes that step the envs; 1 steps them in this process. It does not change the results.
         on_episode: called as each episode ends, in a fixed order.
         record_frames: episodes with an index below this are filmed (``EpisodeResult.video``).
         observation_filter: changes what the agent sees, e.g. for a blank image.
-        chunking: makes an episode's way to play chunks; None means ``RecedingHorizon(execute)``.
-        env_options: keyword arguments for the env, e.g. ``{"cameras_px": 128}``.
+        timeline: makes an episode's timeline, e.g. a ``TemporalEnsemble``.
         timing: filled in with where the time went.
-        earlier: results of an earlier run of the same ``episodes`` that was cut short. They are not played again, and
-            the others come out as they would have there.
+        own_dt: whether an env may have another ``dt`` than the agent: chunks are then read in the env's steps. That is
+            for absolute actions; a displacement is made for a step of one length.
 
     Returns:
-        one result for each episode, in the order of ``episodes``. An episode in which the env raised is a failure
-        with ``raised`` and ``error``.
+        for each lane one result for each of its episodes. An episode in which the env raised is a failure with
+        ``raised`` and ``error``.
 
     Raises:
         SpecMismatchError: agent and env do not fit.
         RolloutInterrupted: a worker died, or Ctrl-C; the finished episodes are in its ``results``.
         VlaError: the env or the agent refused something, or the env raised in each of the first episodes.
     """
-    if not episodes:
-        return []
-    slots = min(slots, len(episodes))
-    queues = {slot: deque(episodes[slot::slots]) for slot in range(slots)}
+    if not any(lane.episodes for lane in lanes):
+        return [[] for _ in lanes]
     timing = timing if timing is not None else Timing()
-    finished = _known(queues, earlier)
-    past = _past(episodes, finished, slots) if agent.begin() is agent else {}
-    running: dict[int, _Running] = {}
     begun = time.perf_counter()
-
-    def take(turns: dict[int, Turn]) -> None:
-        """Note what the slots did, and which episode each of them plays now."""
-        for slot, turn in turns.items():
-            for result in turn.ended:
-                finished[result.index] = result
-                queues[slot].popleft()
-                running.pop(slot, None)
-                if on_episode is not None:
-                    on_episode(result)
-                _require_some_unraised(env_name, episodes[: max(ALL_RAISED, slots)], finished)
-            if turn.observation is None:
-                continue
-            if slot in running:
-                running[slot].runner.step += turn.steps
-                running[slot].observation = turn.observation
-            else:
-                request = queues[slot][0]
-                runner = Runner(agent, request.seed, execute, chunking and chunking(), request.perturb)
-                running[slot] = _Running(request, runner, turn.observation)
-
-    factory = partial(EpisodePlayer, env_name, env_options or {}, record_frames)
-    with SlotPool(factory, slots, workers) as pool:
+    factories = [partial(EpisodePlayer, lane.env, dict(lane.env_options), record_frames) for lane in lanes]
+    with SlotPool(factories, len(lanes), workers) as pool:
+        run = _Run(agent, lanes, pool, timing, on_episode, observation_filter, timeline)
         try:
-            spec = pool.call({0: ("spec",)})[0]
-            timing.spec = spec
-            agent.spec.require(spec, f"agent {agent.name}", f"env {env_name}")
-            number, told = 0, set[str]()
-            while any(queues.values()):
-                timer = time.perf_counter()
-                while idle := [slot for slot, queue in queues.items() if queue and slot not in running]:
-                    take(pool.call({slot: ("begin", queues[slot][0]) for slot in idle}))
-                timing.env_s += time.perf_counter() - timer
-                if not running:
-                    break  # none could begin
-                ghosts = {slot: said[number] for slot, said in past.items() if number < len(said)}
-                filler = next(iter(running.values())).observation
-                awake = {slot: one for slot, one in sorted(running.items()) if slot not in ghosts}
-                if awake or set(ghosts.values()) - told:
-                    orders = _decide(agent, awake, observation_filter, timing, ghosts, filler)
-                    timer = time.perf_counter()
-                    turns = pool.call({s: ("advance", a, _second(queues[s])) for s, a in orders.items()})
-                    _account(timing, turns, pool.workers, time.perf_counter() - timer)
-                    take(turns)
-                told |= set(ghosts.values())
-                number += 1
+            run.play(own_dt)
         except (WorkerDied, KeyboardInterrupt) as error:
             by_user = isinstance(error, KeyboardInterrupt)
             reason = "interrupted" if by_user else str(error)
-            kept = [finished[e.index] for e in episodes if e.index in finished]
-            message = f"{reason}; {len(kept)} of {len(episodes)} episodes were finished"
+            order = _interleaved(lanes)
+            kept = [run.finished[lane][e.index] for lane, e in order if e.index in run.finished[lane]]
+            message = f"{reason}; {len(kept)} of {len(order)} episodes were finished"
             raise RolloutInterrupted(message, kept, by_user) from error
         finally:
             timing.wall_s += time.perf_counter() - begun
-    return [finished[episode.index] for episode in episodes]
+    return [[run.finished[lane][e.index] for e in one.episodes] for lane, one in enumerate(lanes)]
 
 
-def _known(queues: dict[int, deque[EpisodeRequest]], earlier: Sequence[EpisodeResult]) -> dict[int, EpisodeResult]:
-    """Take from the queues what was finished earlier; returns it by index. A slot plays its episodes in order."""
+class _Run:
+    """The lanes while they are played."""
+
+    def __init__(
+        self,
+        agent: Actor,
+        lanes: Sequence[Lane],
+        pool: SlotPool,
+        timing: Timing,
+        on_episode: Callable[[EpisodeResult], None] | None,
+        observation_filter: ObservationFilter | None,
+        timeline: Callable[[], Timeline],
+    ) -> None:
+        self._agent, self._lanes, self._pool, self._timing = agent, lanes, pool, timing
+        self._on_episode, self._filter, self._timeline = on_episode, observation_filter, timeline
+        self._queues = [deque(lane.episodes) for lane in lanes]
+        self.finished = [_known(queue, lane.earlier) for queue, lane in zip(self._queues, lanes, strict=True)]
+        forgets = agent.begin() is agent
+        # What each lane's row said at each of its looks, as far as its episodes were finished earlier.
+        self._said: list[list[str]] = [
+            [result.instruction for result in known.values() for _ in range(result.decisions)] if forgets else []
+            for known in self.finished
+        ]
+        order, self._first = _interleaved(lanes), dict[str, list[tuple[int, EpisodeRequest]]]()
+        for env in dict.fromkeys(lane.env for lane in lanes):
+            most = max(ALL_RAISED, sum(lane.env == env for lane in lanes))
+            self._first[env] = [(lane, episode) for lane, episode in order if lanes[lane].env == env][:most]
+        self._running: dict[int, _Running] = {}
+        self._told: set[str] = set()
+
+    def play(self, own_dt: bool) -> None:
+        pool, timing, queues = self._pool, self._timing, self._queues
+        clock, filler, waiting = Clock(self._paces(own_dt)), None, set[int]()
+        while any(queues):
+            _, looks = clock.next()
+            timer = time.perf_counter()
+            turns = pool.answers(lane for lane in looks if lane in waiting)
+            _account(timing, turns, pool.workers, time.perf_counter() - timer)
+            self._take(turns)
+            waiting -= set(looks)
+            timer = time.perf_counter()
+            while idle := [lane for lane in looks if queues[lane] and lane not in self._running]:
+                self._take(pool.call({lane: ("begin", queues[lane][0]) for lane in idle}))
+            timing.env_s += time.perf_counter() - timer
+            if not any(queues):
+                break
+            ghosts = {lane: self._said[lane][look] for lane, look in looks.items() if look < len(self._said[lane])}
+            awake = {lane: self._running[lane] for lane in looks if lane in self._running and lane not in ghosts}
+            filler = filler or next((one.observation for one in self._running.values()), None)
+            if filler and (awake or set(ghosts.values()) - self._told):
+                orders = _decide(self._agent, awake, self._filter, timing, ghosts, filler)
+                timer = time.perf_counter()
+                pool.start({lane: ("advance", a, _second(queues[lane])) for lane, a in orders.items()})
+                timing.env_s += time.perf_counter() - timer
+                waiting |= set(orders)
+            self._told |= set(ghosts.values())
+            for lane in looks:
+                if queues[lane] or lane in ghosts:
+                    clock.again(lane)
+
+    def _paces(self, own_dt: bool) -> list[float]:
+        """Simulated seconds between two looks, by lane. Raises SpecMismatchError where agent and env do not fit."""
+        kinds = [(lane.env, dict(lane.env_options)) for lane in self._lanes]
+        first = [kinds.index(kind) for kind in kinds]
+        specs = self._pool.call(dict.fromkeys(sorted(set(first)), ("spec",)))
+        self._timing.spec, mine = specs[0], self._agent.spec
+        for lane, spec in specs.items():
+            same = replace(spec, dt=mine.dt) if own_dt and not any(g.delta for g in spec.groups("action")) else spec
+            mine.require(same, f"agent {self._agent.name}", f"env {kinds[lane][0]}")
+        self._dt = [specs[one].dt for one in first]
+        return [pace(self._agent, lane.execute, dt)[1] * dt for lane, dt in zip(self._lanes, self._dt, strict=True)]
+
+    def _take(self, turns: dict[int, Turn]) -> None:
+        """Note what the lanes did, and which episode each of them plays now."""
+        for lane, turn in turns.items():
+            for result in turn.ended:
+                self.finished[lane][result.index] = result
+                self._queues[lane].popleft()
+                self._running.pop(lane, None)
+                if self._on_episode is not None:
+                    self._on_episode(result)
+                self._require_some_unraised(self._lanes[lane].env)
+            if turn.observation is None:
+                continue
+            if lane in self._running:
+                self._running[lane].runner.step += turn.steps
+                self._running[lane].observation = turn.observation
+            else:
+                request, own = self._queues[lane][0], self._lanes[lane]
+                runner = Runner(
+                    self._agent, request.seed, own.execute, self._timeline(), request.perturb, own.latency_s,
+                    self._dt[lane],
+                )  # fmt: skip
+                self._running[lane] = _Running(request, runner, turn.observation)
+
+    def _require_some_unraised(self, env: str) -> None:
+        """Raise VlaError once the env has raised in each of the first episodes: it will in the others."""
+        first = self._first[env]
+        results = [self.finished[lane].get(episode.index) for lane, episode in first]
+        if all(result is not None and result.raised for result in results):
+            result = results[0]
+            assert result is not None
+            which = f"each of the first {len(first)} episodes" if len(first) > 1 else "its only episode"
+            problem = str(result.error).removeprefix("the env ")
+            raise VlaError(f"env {env} failed in {which}; in episode {result.index}, seed {result.seed}, it {problem}")
+
+
+def _interleaved(lanes: Sequence[Lane]) -> list[tuple[int, EpisodeRequest]]:
+    """All episodes with their lanes: the first one of each, then the second one of each, and so on."""
+    most = max(len(lane.episodes) for lane in lanes)
+    return [
+        (number, lane.episodes[place])
+        for place in range(most)
+        for number, lane in enumerate(lanes)
+        if place < len(lane.episodes)
+    ]
+
+
+def _known(queue: deque[EpisodeRequest], earlier: Sequence[EpisodeResult]) -> dict[int, EpisodeResult]:
+    """Take from the queue what was finished earlier; returns it by index. A lane plays its episodes in order."""
     known, finished = {result.index: result for result in earlier}, {}
-    for queue in queues.values():
-        while queue and queue[0].index in known:
-            index = queue.popleft().index
-            finished[index] = known[index]
+    while queue and queue[0].index in known:
+        index = queue.popleft().index
+        finished[index] = known[index]
     return finished
-
-
-def _past(
-    episodes: Sequence[EpisodeRequest], finished: Mapping[int, EpisodeResult], slots: int
-) -> dict[int, list[str]]:
-    """For each slot the sentence that it had in each of its rounds, as far as its episodes are finished."""
-    said: dict[int, list[str]] = {}
-    for place, episode in enumerate(episodes):
-        if episode.index in finished:
-            result = finished[episode.index]
-            said.setdefault(place % slots, []).extend([result.instruction] * result.decisions)
-    return said
 
 
 def _second(queue: deque[EpisodeRequest]) -> EpisodeRequest | None:
     return queue[1] if len(queue) > 1 else None
-
-
-def _require_some_unraised(
-    env_name: str, first: Sequence[EpisodeRequest], finished: Mapping[int, EpisodeResult]
-) -> None:
-    """Raise VlaError once the env has raised in each of the first episodes: it will in the others."""
-    if all(episode.index in finished and finished[episode.index].raised for episode in first):
-        result = finished[first[0].index]
-        which = f"each of the first {len(first)} episodes" if len(first) > 1 else "its only episode"
-        problem = str(result.error).removeprefix("the env ")
-        raise VlaError(f"env {env_name} failed in {which}; in episode {result.index}, seed {result.seed}, it {problem}")
 
 
 def _decide(
@@ -253,39 +341,44 @@ def _decide(
     ghosts: Mapping[int, str],
     filler: Observation,
 ) -> dict[int, np.ndarray]:
-    """Ask the policy once for all slots; returns the actions that each slot plays now.
+    """Ask the policy once for all lanes that look; returns the actions that each of them plays now.
 
-    The rows of ``ghosts``, slot to sentence, see the ``filler``, and their answers are thrown away.
+    The rows of ``ghosts``, lane to sentence, see the ``filler``, and their answers are thrown away.
     """
-    observations = {slot: one.runner.see(one.observation) for slot, one in awake.items()}
+    observations = {lane: one.runner.see(one.observation) for lane, one in awake.items()}
     if observation_filter is not None:
-        observations = {slot: observation_filter(seen, awake[slot].request) for slot, seen in observations.items()}
-    seeds = {slot: one.runner.noise_seed for slot, one in awake.items()}
+        observations = {lane: observation_filter(seen, awake[lane].request) for lane, seen in observations.items()}
+    seeds = {lane: one.runner.noise_seed for lane, one in awake.items()}
     timer = time.perf_counter()
     if any(one.runner.actor is not agent for one in awake.values()):
-        ask = {slot: one.runner.actor.act_batch for slot, one in awake.items()}
-        chunks = {slot: ask[slot]([observations[slot]], [seeds[slot]])[0] for slot in awake}
+        ask = {lane: one.runner.actor.act_batch for lane, one in awake.items()}
+        chunks = {lane: ask[lane]([observations[lane]], [seeds[lane]])[0] for lane in awake}
     else:
         rows = sorted([*awake, *ghosts])
-        seen = [observations[slot] if slot in awake else replace(filler, instruction=ghosts[slot]) for slot in rows]
-        answers = agent.act_batch(seen, [seeds.get(slot, 0) for slot in rows])
+        seen = [observations[lane] if lane in awake else replace(filler, instruction=ghosts[lane]) for lane in rows]
+        answers = agent.act_batch(seen, [seeds.get(lane, 0) for lane in rows])
         if len(answers) != len(rows):
             raise VlaError(f"agent {agent.name} gave {len(answers)} chunks for {len(rows)} observations")
-        chunks = {slot: chunk for slot, chunk in zip(rows, answers, strict=True) if slot in awake}
+        chunks = {lane: chunk for lane, chunk in zip(rows, answers, strict=True) if lane in awake}
     if not awake:
         return {}
     timing.policy_s += time.perf_counter() - timer
     timing.decisions += len(chunks)
     if timing.sample is None:
         timing.sample, timing.first_round = next(iter(observations.values())), (timing.decisions, timing.policy_s)
-    return {slot: awake[slot].runner.push(chunk) for slot, chunk in chunks.items()}
+    orders = {}
+    for lane, chunk in chunks.items():
+        runner, now = awake[lane].runner, awake[lane].observation.time
+        runner.push(replace(chunk, time=now))
+        orders[lane] = runner.upcoming(now)
+    return orders
 
 
 def _account(timing: Timing, turns: dict[int, Turn], workers: int, seconds: float) -> None:
     """Book one round: the slowest worker's video time counts as video, the rest as stepping the envs."""
     video = [0.0] * workers
-    for slot, turn in turns.items():
+    for lane, turn in turns.items():
         timing.env_steps += turn.steps
-        video[slot % workers] += turn.video_s
+        video[lane % workers] += turn.video_s
     timing.video_s += max(video)
     timing.env_s += max(0.0, seconds - max(video))

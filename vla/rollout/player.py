@@ -196,6 +196,8 @@ class EpisodePlayer:
     def _observe(self) -> Observation:
         observation = self._env.observe()
         observation.check(self._env.env_spec)
+        # Chunks are placed by this time, which an env of others may leave out.
+        observation = replace(observation, time=self._result.steps * self._env.env_spec.dt)
         return replace(observation, instruction=self._result.instruction) if self._request.swap else observation
 
     def advance(self, actions: np.ndarray, following: EpisodeRequest | None) -> Turn:
