@@ -10,8 +10,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from envs.tabletop.arm import rotation_down
 from envs.tabletop.safety import JOINT_ACCELERATION, JOINT_SPEED, LIMITS, SafetyMonitor
-from envs.tabletop.table import Tabletop, rotation_down
+from envs.tabletop.table import Tabletop
 from envs.tidy_desk.task import TidyDesk
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from envs.tabletop.arm import JOINTS
 from envs.tabletop.physics import mujoco
 from vla.control import CONTROL_HZ
 
@@ -33,8 +34,8 @@ class SafetyMonitor:
     """Watches one model's arm. Call ``tick`` after each control period, and ``reading`` after each action.
 
     Args:
-        model: hand and fingers are the bodies ``hand``, ``left_finger`` and ``right_finger``, the first seven
-            degrees of freedom are the arm's, and the table is the geom ``surface``.
+        model: hand and fingers are the bodies ``hand``, ``left_finger`` and ``right_finger``, the first
+            ``JOINTS`` degrees of freedom are the arm's, and the table is the geom ``surface``.
         data: its state.
         bystanders: bodies that are not to be touched.
     """
@@ -46,13 +47,13 @@ class SafetyMonitor:
         self._is_table = np.arange(model.ngeom) == model.geom("surface").id
         self._is_bystander = np.isin(model.geom_bodyid, list(bystanders))
         self._force = np.zeros(6)
-        self._velocities = [data.qvel[:7].copy()] * 3
+        self._velocities = [data.qvel[:JOINTS].copy()] * 3
         self._most = [0.0, 0.0]
         self._ticks = 0
 
     def tick(self) -> None:
         """Take the measurements of one control period."""
-        self._velocities.append(self._data.qvel[:7].copy())
+        self._velocities.append(self._data.qvel[:JOINTS].copy())
         self._ticks += 1
         if self._ticks % 4 == 0:
             self._most = [max(most, force) for most, force in zip(self._most, self._forces(), strict=True)]

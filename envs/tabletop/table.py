@@ -8,48 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from envs.tabletop.arm import ARM, FINGER_TRAVEL, JOINTS
 from envs.tabletop.physics import mujoco, require_stable
 from envs.tabletop.safety import SafetyMonitor
-from vla.contracts import CameraSpec, Group, VlaError
-from vla.control import CONTROL_HZ, PANDA, Controller
+from vla.contracts import CameraSpec, VlaError
+from vla.control import CONTROL_HZ, Controller
 from vla.host import gl
 
 DT = 0.1
 PHYSICS_HZ = 600
 CAMERAS = ("scene", "wrist")
-ROTATION = ("rot_xx", "rot_yx", "rot_zx", "rot_xy", "rot_yy", "rot_zy")
-STATE = (
-    *(f"ee_{axis} [m]" for axis in "xyz"),
-    *(f"ee_{name} [1]" for name in ROTATION),
-    "gripper [0..1]",
-    *(f"q{i + 1} [rad]" for i in range(7)),
-)
-ACTION = (*(f"ee_{axis} [m]" for axis in "xyz"), *(f"ee_{name} [1]" for name in ROTATION), "gripper [0..1]")
-_POSE = (
-    Group("ee_position", 0, 3, "position", "m", "base"),
-    Group("ee_rotation", 3, 9, "rotation", "1", "base"),
-    Group("gripper", 9, 10, "gripper", "1"),
-)
-STATE_GROUPS, ACTION_GROUPS = (*_POSE, Group("joints", 10, 17, "joint", "rad")), _POSE
-RELATIVE = ((0, 0), (1, 1), (2, 2))
-# Bounds of the spaces. The tool itself keeps to the workspace, and positions beyond it are clipped to it.
-ACTION_LOW = np.array([0.0, -0.45, 0.0] + [-1.0] * 6 + [0.0], np.float32)
-ACTION_HIGH = np.array([0.80, 0.45, 0.60] + [1.0] * 6 + [1.0], np.float32)
-STATE_LOW = np.array([-1.5] * 3 + [-1.01] * 6 + [0.0] + [-4.0] * 7, np.float32)
-STATE_HIGH = np.array([1.5] * 3 + [1.01] * 6 + [1.0] + [4.0] * 7, np.float32)
-WORKSPACE_LOW, WORKSPACE_HIGH = (0.25, -0.45, 0.010), (0.80, 0.45, 0.60)
-ARM = replace(PANDA, limits=replace(PANDA.limits, workspace_low=WORKSPACE_LOW, workspace_high=WORKSPACE_HIGH))
 
 _SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
 _TICKS = round(DT * CONTROL_HZ)
 _OFF_HOME = {"mild": 0.10, "medium": 0.22, "strong": 0.42}  # rad; training starts up to 0.06 off
-FINGER_TRAVEL = 0.04  # metres from closed to open
+_ARM = slice(JOINTS)  # the model's first joints and actuators; the fingers follow
+_FINGERS = slice(JOINTS, JOINTS + 2)
 
 
 def camera_specs(pixels: int) -> tuple[CameraSpec, ...]:
@@ -138,12 +117,6 @@ def _add_camera(world: Any, name: str, eye: tuple, target: tuple, fovy: float) -
     world.add_camera(name=name, pos=eye, quat=quat, fovy=fovy)
 
 
-def rotation_down(yaw: float) -> np.ndarray:
-    """The 6-D rotation (6,) of a tool that points straight down, turned by ``yaw`` rad about the base's z axis."""
-    c, s = math.cos(yaw), math.sin(yaw)
-    return np.array([c, s, 0.0, s, -c, 0.0])
-
-
 class Tabletop:
     """Arm, table, cameras and the physics of one desk.
 
@@ -173,7 +146,7 @@ class Tabletop:
         q: np.ndarray | None = None,
         change: Callable[[mujoco.MjModel], None] | None = None,
     ) -> None:
-        """Compile a scene with a task's things in it; the arm rests at ``q`` (rad, (7,)), by default its home.
+        """Compile a scene with a task's things in it; the arm rests at ``q`` (rad, (JOINTS,)), by default its home.
 
         ``change`` may then alter the model in place, as long as nothing in it is added or taken away.
         """
@@ -184,8 +157,8 @@ class Tabletop:
             change(self.model)
         self.data = mujoco.MjData(self.model)
         q = self.controller.home if q is None else q
-        self.data.qpos[:7], self.data.qpos[7:9] = q, FINGER_TRAVEL
-        self.data.ctrl[:7], self.data.ctrl[7] = q, FINGER_TRAVEL
+        self.data.qpos[_ARM], self.data.qpos[_FINGERS] = q, FINGER_TRAVEL
+        self.data.ctrl[_ARM], self.data.ctrl[JOINTS] = q, FINGER_TRAVEL
         self.controller.reset(q, 1.0)
         self._grip = self.model.site("grip").id
         self.watch(())
@@ -193,7 +166,7 @@ class Tabletop:
         self.settle(0.05)
 
     def pose_above_table(self, rng: np.random.Generator, near: tuple[float, float] | None = None) -> np.ndarray:
-        """Joint positions (7,), rad, of an arm that points down from a random place 6 to 30 cm above the table.
+        """Joint positions (JOINTS,), rad, of an arm that points down from a random place 6 to 30 cm above the table.
 
         With ``near``, x and y in metres, it is 5 to 15 cm high and less than 6 cm from there along each axis, where the
         arm can be so.
@@ -204,7 +177,7 @@ class Tabletop:
             low, high = np.array([*near, 0.10]) - (0.06, 0.06, 0.05), np.array([*near, 0.10]) + (0.06, 0.06, 0.05)
             middle, spread = math.atan2(near[1], near[0]), 0.15  # the first joint alone turns the arm there
         for _ in range(1000):
-            q = self.controller.home + rng.uniform(-1.0, 1.0, 7) * (spread, 0.7, 0.03, 0.7, 0.03, 0.0, 0.9)
+            q = self.controller.home + rng.uniform(-1.0, 1.0, JOINTS) * (spread, 0.7, 0.03, 0.7, 0.03, 0.0, 0.9)
             q[0] += middle
             q[5] = q[1] - q[3] + rng.uniform(-0.05, 0.05)  # which turns the hand to the table
             self.controller.reset(q, 1.0)
@@ -213,13 +186,13 @@ class Tabletop:
         return self.pose_above_table(rng)
 
     def pose_off_home(self, strength: str, rng: np.random.Generator) -> np.ndarray:
-        """The perturbation ``state``: joint positions (7,), rad, off the home pose by as much as ``_OFF_HOME`` says.
+        """The perturbation ``state``: joint positions (JOINTS,), rad, as far off the home pose as ``_OFF_HOME`` says.
 
         Every joint is off, one way or the other; the tool is over the table's middle, 12 cm above it or more.
         """
         low, high = np.array([0.28, -0.32, 0.12]), np.array([0.68, 0.32, 0.48])
         while True:
-            unit = rng.choice((-1.0, 1.0), 7) * rng.uniform(0.6, 1.0, 7)
+            unit = rng.choice((-1.0, 1.0), JOINTS) * rng.uniform(0.6, 1.0, JOINTS)
             q = self.controller.home + _OFF_HOME[strength] * unit * (1.0, 0.8, 0.8, 0.8, 0.8, 0.6, 1.6)
             self.controller.reset(q, 1.0)
             at, down = self.controller.position, -self.controller.rotation[2, 2]
@@ -238,10 +211,10 @@ class Tabletop:
         at = self.model.joint(name).qposadr[0]
         self.data.qpos[at : at + 3] = self.position + offset
         self.data.qpos[at + 3 : at + 7] = math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)
-        self.data.qpos[7:9] = half_width
+        self.data.qpos[_FINGERS] = half_width
         self.data.qvel[:] = 0.0
-        self.data.ctrl[7] = 0.0
-        self.controller.reset(self.data.ctrl[:7], 0.0)
+        self.data.ctrl[JOINTS] = 0.0
+        self.controller.reset(self.data.ctrl[_ARM], 0.0)
         mujoco.mj_forward(self.model, self.data)
 
     def settle(self, seconds: float) -> None:
@@ -261,8 +234,8 @@ class Tabletop:
         self.controller.set_target(action, DT)
         ctrl = self.data.ctrl
         for _ in range(_TICKS):
-            ctrl[:7], gripper = self.controller.tick()
-            ctrl[7] = FINGER_TRAVEL * gripper
+            ctrl[_ARM], gripper = self.controller.tick()
+            ctrl[JOINTS] = FINGER_TRAVEL * gripper
             mujoco.mj_step(self.model, self.data, nstep=_SUBSTEPS)
             self.safety.tick()
         require_stable(self.data, "tabletop")
@@ -282,12 +255,12 @@ class Tabletop:
     @property
     def gripper(self) -> float:
         """The measured opening, 0 closed to 1 open."""
-        return float(np.clip((self.data.qpos[7] + self.data.qpos[8]) / (2 * FINGER_TRAVEL), 0.0, 1.0))
+        return float(np.clip(self.data.qpos[_FINGERS].sum() / (2 * FINGER_TRAVEL), 0.0, 1.0))
 
     def state(self) -> np.ndarray:
-        """The state vector, float32 (17,), in the order of ``STATE``."""
+        """The state vector, float32 (S,), in the order of ``STATE``."""
         rotation = self.data.site_xmat[self._grip].reshape(3, 3)
-        parts = (self.position, rotation[:, 0], rotation[:, 1], [self.gripper], self.data.qpos[:7])
+        parts = (self.position, rotation[:, 0], rotation[:, 1], [self.gripper], self.data.qpos[_ARM])
         return np.concatenate(parts).astype(np.float32)
 
     def touching(self) -> set[tuple[int, int]]:

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
+from envs.tabletop.arm import FINGER_TRAVEL, rotation_down
 from envs.tabletop.rectangles import Rectangle, clear
-from envs.tabletop.table import FINGER_TRAVEL, rotation_down
 from envs.tidy_desk.goals import sub_instruction
 from envs.tidy_desk.items import Item, Receptacle
 from envs.tidy_desk.scene import Scene

@@ -15,23 +15,11 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.tabletop import arm
 from envs.tabletop.distractors import add_distractors
 from envs.tabletop.perturb import perturb_model
 from envs.tabletop.safety import LIMITS
-from envs.tabletop.table import (
-    ACTION,
-    ACTION_GROUPS,
-    ACTION_HIGH,
-    ACTION_LOW,
-    DT,
-    RELATIVE,
-    STATE,
-    STATE_GROUPS,
-    STATE_HIGH,
-    STATE_LOW,
-    Tabletop,
-    camera_specs,
-)
+from envs.tabletop.table import DT, Tabletop, camera_specs
 from envs.tidy_desk import descriptions, instructions
 from envs.tidy_desk.expert import TidyExpert
 from envs.tidy_desk.goals import KINDS, LANGUAGES, Goal
@@ -90,24 +78,24 @@ class TidyDesk(gymnasium.Env):
         self.env_spec = EnvSpec(
             name="tidy_desk",
             cameras=camera_specs(cameras_px),
-            state=STATE,
-            action=ACTION,
+            state=arm.STATE,
+            action=arm.ACTION,
             dt=DT,
             episode_steps=EPISODE_STEPS,
             languages=LANGUAGES,
-            relative=RELATIVE,
-            state_groups=STATE_GROUPS,
-            action_groups=ACTION_GROUPS,
+            relative=arm.RELATIVE,
+            state_groups=arm.STATE_GROUPS,
+            action_groups=arm.ACTION_GROUPS,
         )
         image = spaces.Box(0, 255, (cameras_px, cameras_px, 3), np.uint8)
         self.observation_space = spaces.Dict(
             {camera.name: image for camera in self.env_spec.cameras}
             | {
-                "state": spaces.Box(STATE_LOW, STATE_HIGH, dtype=np.float32),
+                "state": spaces.Box(arm.STATE_LOW, arm.STATE_HIGH, dtype=np.float32),
                 "instruction": spaces.Text(max_length=LONGEST, min_length=1, charset=_CHARSET),
             }
         )
-        self.action_space = spaces.Box(ACTION_LOW, ACTION_HIGH, dtype=np.float32)
+        self.action_space = spaces.Box(arm.ACTION_LOW, arm.ACTION_HIGH, dtype=np.float32)
         self.limit = 0  # steps of the present episode; none has begun
         self.scene: Scene
 
