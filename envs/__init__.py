@@ -1,4 +1,7 @@
-"""The environments, one task a file. Importing this package registers the gymnasium ids and nothing heavy."""
+"""The environments; a task is a package, or a file. May import ``vla``, not ``policies`` and not ``configs``.
+
+Importing this package registers the gymnasium ids and nothing heavy.
+"""
 
 from gymnasium import register  # not the package itself: `envs.gymnasium.env` is an adapter of this project
 

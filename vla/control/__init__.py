@@ -1,6 +1,6 @@
 """From a policy's chunks to joint targets: a timeline says what is due when, a controller follows it safely at 200 Hz.
 
-May import ``vla.contracts``, ``vla.paths`` and ``vla.host``.
+May import the registry and what is below it; it needs ``vla.contracts`` and ``vla.paths`` alone.
 """
 
 from vla.control.arm import PANDA, ArmSpec

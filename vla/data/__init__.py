@@ -1,4 +1,4 @@
 """Demonstrations: recording and replaying them, LeRobot's format on disk, the frame cache, stills.
 
-May import the agent, the networks, perturbations and what is below them; nothing that trains or measures.
+May import the agent and what is below it; nothing that plays evaluations, trains or measures.
 """

@@ -1,4 +1,4 @@
 """The self-contained HTML pages: a report, a suite, a comparison.
 
-May import ``vla.eval.wording`` and ``vla.host``; nothing here plays or measures.
+May import what ``vla.eval`` may, and its wording alone; nothing here plays or measures.
 """
