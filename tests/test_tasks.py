@@ -11,11 +11,12 @@ import pytest
 from tests.acting import DotAgent
 from tests.fake_env import DotEnv
 from vla.contracts import StepResult, VlaError, episode_seed
+from vla.contracts.abilities import Benchmark, Published
 from vla.data.open import open_dataset
 from vla.data.quota import MOST_ATTEMPTS, Quota
 from vla.data.record import SHARDS, RecordSettings, RecordSummary, record
 from vla.data.stills import Stills
-from vla.eval.benchmark import Benchmark, Published, mean_of_rates
+from vla.eval.benchmark import benchmark_rows, benchmark_scores, mean_of_rates
 from vla.eval.evaluate import EvalConfig, evaluate
 from vla.eval.repeat import compare_episodes, read_recording
 from vla.eval.statistics import Rate, rate_of
@@ -156,9 +157,9 @@ def test_several_seeds_are_several_runs_in_one(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_tier_that_was_not_played_leaves_no_tier_mean() -> None:
     result = EpisodeResult(0, 0, "", "en", "easy", "red", "heldout", success=True)
-    scores = TaskDots.benchmark.scores([result])
+    scores = benchmark_scores(TaskDots.benchmark, [result])
     assert scores["tier_mean"] is None and list(scores["tiers"]) == ["easy"]
-    rows = TaskDots.benchmark.rows("ours", scores)
+    rows = benchmark_rows(TaskDots.benchmark, "ours", scores)
     assert rows[0] == ("A", "1B", "80.0", "40.0", "60.0", "a paper")
     assert rows[1] == ("ours", "", "100.0 (20.6–100.0)", "–", "–", "this run, 1 of 3 tasks")
 

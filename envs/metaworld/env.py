@@ -31,7 +31,7 @@ from vla.contracts import (
     StepResult,
     VlaError,
 )
-from vla.eval.benchmark import Benchmark
+from vla.contracts.abilities import Benchmark
 
 DT = 0.0125
 CAMERA = "corner2"

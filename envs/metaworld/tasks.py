@@ -6,7 +6,7 @@ Two tasks share a sentence: push and push-back differ only in where the goal is.
 
 from __future__ import annotations
 
-from vla.eval.benchmark import Published
+from vla.contracts.abilities import Published
 
 INSTRUCTIONS = {
     "easy": {

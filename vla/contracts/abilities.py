@@ -53,6 +53,40 @@ class Explains(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Published:
+    """One row of the published table. Figures are per cent.
+
+    Attributes:
+        model: its name.
+        size: parameters, e.g. ``0.45B``; empty if not told.
+        tiers: success in each tier, in the benchmark's order.
+        mean: the mean over the tiers.
+        source: where the row comes from.
+    """
+
+    model: str
+    size: str
+    tiers: tuple[float, ...]
+    mean: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark. Its env's ``reset`` says the tier as ``kind`` and the task as ``category``.
+
+    Attributes:
+        tiers: from easy to hard.
+        tasks: how many tasks they hold.
+        published: what others reached.
+    """
+
+    tiers: tuple[str, ...]
+    tasks: int
+    published: tuple[Published, ...] = ()
+
+
 def explain(env: Any, progress: float, truncated: bool, seconds: float) -> Shortfall:
     """Why an episode that ended without success is none: what the env says, else what anybody could see."""
     if isinstance(env, Explains):

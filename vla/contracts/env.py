@@ -142,7 +142,7 @@ class Env(Protocol):
     (``drops`` is a count), and the env has ``safety_limits``, a dict by the same names; beyond is a violation.
 
     An env of several tasks has ``tasks``, their names, and takes the reset option ``task``; episodes are then counted
-    for each task. Where the tasks are a benchmark with tiers, ``benchmark`` is a ``vla.eval.benchmark.Benchmark``.
+    for each task. Where the tasks are a benchmark with tiers, ``benchmark`` is a ``vla.contracts.abilities.Benchmark``.
 
     An env class may list in ``PERTURBATIONS`` the axes of ``vla.perturb`` that it can do, and then takes the reset
     option ``perturb``, axis to strength.

@@ -4,77 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from vla.contracts.abilities import Benchmark
 from vla.eval.statistics import Rate, rate_of
 from vla.rollout.player import EpisodeResult
 
 
-@dataclass(frozen=True)
-class Published:
-    """One row of the published table. Figures are per cent.
+def benchmark_scores(benchmark: Benchmark, results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Success by task and tier, and the two means that papers give. Rates are 0 to 1, with 95 % intervals.
 
-    Attributes:
-        model: its name.
-        size: parameters, e.g. ``0.45B``; empty if not told.
-        tiers: success in each tier, in the benchmark's order.
-        mean: the mean over the tiers.
-        source: where the row comes from.
+    Returns:
+        ``tiers`` and ``tasks`` (name to rate, over the episodes), ``episode_mean`` (the rate of all episodes) and
+        ``tier_mean``, which counts each tier alike and is None unless every tier was played.
     """
+    tiers = {name: [r.success for r in results if r.kind == name] for name in benchmark.tiers}
+    tasks = {name: [r.success for r in results if r.category == name] for name in _in_order(results)}
+    rates = {name: rate_of(outcomes) for name, outcomes in tiers.items() if outcomes}
+    whole = len(rates) == len(benchmark.tiers)
+    return {
+        "tiers": {name: rate.to_dict() for name, rate in rates.items()},
+        "tier_mean": mean_of_rates(list(rates.values())).to_dict() if whole else None,
+        "episode_mean": rate_of([result.success for result in results]).to_dict(),
+        "tasks": {name: rate_of(outcomes).to_dict() for name, outcomes in tasks.items()},
+    }
 
-    model: str
-    size: str
-    tiers: tuple[float, ...]
-    mean: float
-    source: str
 
+def benchmark_rows(benchmark: Benchmark, name: str, scores: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The published table with this run's row at the end: model, size, each tier, mean, source. Texts, per cent.
 
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark. Its env's ``reset`` says the tier as ``kind`` and the task as ``category``.
-
-    Attributes:
-        tiers: from easy to hard.
-        tasks: how many tasks they hold.
-        published: what others reached.
+    The source of a run that did not play all tasks says how many it played.
     """
-
-    tiers: tuple[str, ...]
-    tasks: int
-    published: tuple[Published, ...] = ()
-
-    def scores(self, results: Sequence[EpisodeResult]) -> dict[str, Any]:
-        """Success by task and tier, and the two means that papers give. Rates are 0 to 1, with 95 % intervals.
-
-        Returns:
-            ``tiers`` and ``tasks`` (name to rate, over the episodes), ``episode_mean`` (the rate of all episodes) and
-            ``tier_mean``, which counts each tier alike and is None unless every tier was played.
-        """
-        tiers = {name: [r.success for r in results if r.kind == name] for name in self.tiers}
-        tasks = {name: [r.success for r in results if r.category == name] for name in _in_order(results)}
-        rates = {name: rate_of(outcomes) for name, outcomes in tiers.items() if outcomes}
-        whole = len(rates) == len(self.tiers)
-        return {
-            "tiers": {name: rate.to_dict() for name, rate in rates.items()},
-            "tier_mean": mean_of_rates(list(rates.values())).to_dict() if whole else None,
-            "episode_mean": rate_of([result.success for result in results]).to_dict(),
-            "tasks": {name: rate_of(outcomes).to_dict() for name, outcomes in tasks.items()},
-        }
-
-    def rows(self, name: str, scores: dict[str, Any]) -> list[tuple[str, ...]]:
-        """The published table with this run's row at the end: model, size, each tier, mean, source. Texts, per cent.
-
-        The source of a run that did not play all tasks says how many it played.
-        """
-        rows: list[tuple[str, ...]] = [
-            (one.model, one.size, *(f"{value:.1f}" for value in one.tiers), f"{one.mean:.1f}", one.source)
-            for one in self.published
-        ]
-        played = len(scores["tasks"])
-        source = "this run" if played == self.tasks else f"this run, {played} of {self.tasks} tasks"
-        own = [_percent(scores["tiers"].get(tier)) for tier in self.tiers]
-        return [*rows, (name, "", *own, _percent(scores["tier_mean"]), source)]
+    rows: list[tuple[str, ...]] = [
+        (one.model, one.size, *(f"{value:.1f}" for value in one.tiers), f"{one.mean:.1f}", one.source)
+        for one in benchmark.published
+    ]
+    played = len(scores["tasks"])
+    source = "this run" if played == benchmark.tasks else f"this run, {played} of {benchmark.tasks} tasks"
+    own = [_percent(scores["tiers"].get(tier)) for tier in benchmark.tiers]
+    return [*rows, (name, "", *own, _percent(scores["tier_mean"]), source)]
 
 
 def _in_order(results: Sequence[EpisodeResult]) -> list[str]:

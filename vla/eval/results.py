@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.contracts import VlaError
+from vla.eval.benchmark import benchmark_scores
 from vla.eval.statistics import rate_of
 from vla.host.files import read_json
 from vla.host.provenance import code_sha256, commit, machine, source_sha256, versions
@@ -198,7 +199,7 @@ def _safety(results: Sequence[EpisodeResult]) -> dict[str, Any] | None:
 
 def _benchmark(env: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
     benchmark = getattr(load_env(env), "benchmark", None)
-    return {} if benchmark is None else benchmark.scores(results)
+    return {} if benchmark is None else benchmark_scores(benchmark, results)
 
 
 def _seeds(config: EvalConfig, results: Sequence[EpisodeResult]) -> dict[str, Any]:

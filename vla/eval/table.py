@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vla.eval.benchmark import benchmark_rows
 from vla.eval.wording import across_seeds, interval, percent, words
 from vla.host.files import printable
 from vla.perturb.axes import STRENGTHS, describe
@@ -53,7 +54,7 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
         published = Table(title="beside what was published, success in %", title_justify="left", caption_justify="left")
         for title in ("model", "size", *map(words, benchmark.tiers), "mean"):
             published.add_column(title, overflow="fold")
-        rows = benchmark.rows(summary["agent"], summary)
+        rows = benchmark_rows(benchmark, summary["agent"], summary)
         for texts in rows:
             published.add_row(*map(plain, texts[:-1]))
         published.caption = plain(f"{summary['agent']}: {rows[-1][-1]}; the others' sources are in the report")

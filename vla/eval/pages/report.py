@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vla.eval.benchmark import benchmark_rows
 from vla.eval.pages.template import fill
 from vla.eval.wording import across_seeds, words
 from vla.host.files import write_atomically
@@ -65,7 +66,7 @@ def _published(summary: dict[str, Any]) -> dict[str, Any] | None:
         return None
     benchmark = load_env(summary["env"]).benchmark  # type: ignore[attr-defined]
     heads = [words(name) for name in ("model", "size", *benchmark.tiers, "mean", "source")]
-    return {"heads": heads, "rows": benchmark.rows(summary["agent"], summary)}
+    return {"heads": heads, "rows": benchmark_rows(benchmark, summary["agent"], summary)}
 
 
 def _histogram(times: Sequence[float]) -> list[tuple[float, float, int, float]]:
