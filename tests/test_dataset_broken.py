@@ -294,6 +294,28 @@ def test_broken_meta_is_refused(copy: Path, file: str, change: Callable[[Any], A
         open_dataset(copy).columns()
 
 
+def test_a_dataset_without_rows_is_refused(copy: Path) -> None:
+    import pyarrow.parquet as pq
+
+    [file] = (copy / "data").rglob("*.parquet")
+    pq.write_table(pq.read_table(file).slice(0, 0), file)  # as pandas would not: its types stay
+    with pytest.raises(VlaError, match=rf"holds no frames, and meta says {ROWS}"):
+        FrameCache.build(copy, progress=False)
+
+
+@pytest.mark.parametrize("begins", [np.nan, np.inf, "soon"])
+def test_a_video_that_begins_at_no_time_is_refused(filmed: Path, begins: Any) -> None:
+    edit(filmed, lambda t: t.assign(**{f"videos/{TOP}/from_timestamp": [begins] * len(t)}), "meta/episodes")
+    with pytest.raises(VlaError, match=rf"meta/episodes.* has .*videos/{TOP}/from_timestamp"):
+        FrameCache.build(filmed, progress=False)
+
+
+def test_pictures_that_the_tables_do_not_hold_are_refused(filmed: Path) -> None:
+    edit_info(filmed, lambda info: info["features"][TOP].update(dtype="image"))
+    with pytest.raises(VlaError, match=rf"parquet lacks the column '{TOP}'"):
+        FrameCache.build(filmed, progress=False)
+
+
 @pytest.mark.parametrize("indices", [[0, 0], [0, 5], [-1, 0]])
 def test_sentences_that_are_not_numbered_are_refused(copy: Path, indices: list[int]) -> None:
     import pandas

@@ -9,6 +9,7 @@ Any other LeRobot v3 dataset is read by ``vla.data.lerobot``, which makes its En
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +244,9 @@ class Recorded:
     def _video_rows(self, key: str) -> Iterator[tuple[int, Path, float]]:
         """For each episode its length, its video file of a camera, and when it begins there [s]."""
         names = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
-        for length, chunk, file, begins in self._episode_rows(names):
+        for number, (length, chunk, file, begins) in enumerate(self._episode_rows(names)):
+            if not isinstance(begins, int | float) or not math.isfinite(begins):
+                raise VlaError(f"{self.root / 'meta/episodes'}: episode {number} has the {names[2]} {begins}")
             yield length, self._video_file(key, chunk, file), begins
 
     def _episode_rows(self, columns: list[str]) -> list[tuple]:

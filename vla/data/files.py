@@ -24,7 +24,10 @@ def png_frames(path: Path, column: str) -> Iterator[np.ndarray]:
     row = 0
     broken = (pa.ArrowException, OSError, KeyError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError)
     try:
-        for batch in _open(path).iter_batches(256, columns=[column]):
+        table = _open(path)
+        if column not in table.schema_arrow.names:
+            raise VlaError(f"{path} lacks the column '{column}'")
+        for batch in table.iter_batches(256, columns=[column]):
             for cell in batch.column(0).to_pylist():
                 if not cell or not cell["bytes"]:
                     raise ValueError(f"{column} names the picture {cell and cell['path']}, and does not hold it")

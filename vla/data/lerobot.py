@@ -83,6 +83,8 @@ class PlainDataset(Recorded):
         wanted += [name for name in (layout.state, layout.success) if name]
         found = read_columns(self._data_files(), wanted)
         count = len(found["episode_index"])
+        if not count:
+            raise VlaError(f"{self.root / 'data'} holds no frames, and meta says {self.frames}")
         indices = {name: whole_numbers(self.root / "data", name, found[name]) for name in wanted[1:4]}
         episode, instruction = indices["episode_index"], indices["task_index"]
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
