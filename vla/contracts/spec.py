@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from vla.contracts.errors import SpecMismatchError
 
 _MOST_PIXELS, _DOTS = 16_384, (".", "..")
+_INFORMATIVE = ("name", "episode_steps", "languages")  # what two that fit may differ in
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,27 @@ class EnvSpec:
             return "'relative' names a dimension that is not there"
         return None
 
+    def differences(self, other: EnvSpec) -> dict[str, tuple[str, str]]:
+<<<<<<< HEAD
+        """What differs, by field, as texts: this spec's and the other's. ``state`` and ``action`` where they mean another thing.
+=======
+        """What differs, by field, as texts: this spec's and the other's; a group that differs counts as its dimensions.
+
+
+>>>>>>> d9d3e26 (Resume checkpoints of format 1, whose data were told apart by metadata and sizes)
+        A spec of the time before there were groups differs in nothing from one that merely tells more.
+        """
+        found = {}
+        for name in [field.name for field in fields(self) if not field.name.endswith("_groups")]:
+            left, right = getattr(self, name), getattr(other, name)
+            if abs(left - right) >= 1e-9 if name == "dt" else left != right:
+                found[name] = left, right
+        for what in ("state", "action"):
+            left, right = self.groups(what), other.groups(what)
+            if what not in found and not (len(left) == len(right) and all(map(Group.fits, left, right))):
+                found[what] = left, right
+        return {name: (_show(left), _show(right)) for name, (left, right) in found.items()}
+
     def require(self, other: EnvSpec, mine: str, theirs: str) -> None:
         """Raise SpecMismatchError, with both sides printed, unless ``other`` fits this spec.
 
@@ -183,16 +205,11 @@ class EnvSpec:
             mine: what this spec belongs to, e.g. ``agent tidy_desk``.
             theirs: what the other belongs to, e.g. ``env tidy_desk``.
         """
-        rows = []
-        for name in ("cameras", "state", "action", "dt", "relative"):
-            left, right = getattr(self, name), getattr(other, name)
-            same = abs(left - right) < 1e-9 if name == "dt" else left == right
-            if not same:
-                rows.append(f"  {name}:\n    {mine}: {_show(left)}\n    {theirs}: {_show(right)}")
-        for what in ("state", "action"):
-            left, right = self.groups(what), other.groups(what)
-            if not rows and not (len(left) == len(right) and all(map(Group.fits, left, right))):
-                rows.append(f"  {what}:\n    {mine}: {_show(left)}\n    {theirs}: {_show(right)}")
+        rows = [
+            f"  {name}:\n    {mine}: {left}\n    {theirs}: {right}"
+            for name, (left, right) in self.differences(other).items()
+            if name not in _INFORMATIVE
+        ]
         if rows:
             raise SpecMismatchError(f"{mine} and {theirs} do not fit:\n" + "\n".join(rows))
 

@@ -185,13 +185,11 @@ class DifferentRecordingError(VlaError):
 
 
 def _require_same(out: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
-    rows = []
-    for part in ("recording", "env_spec"):
-        for key in sorted({*wanted[part], *there[part]}):
-            old, new = there[part].get(key), wanted[part].get(key)
-            if old != new:
-                rows.append(f"  {key}:\n    in the folder: {old}\n    asked for: {new}")
-    if rows:
+    old, new = there["recording"], wanted["recording"]
+    differ = {key: (old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+    differ |= EnvSpec.from_dict(there["env_spec"]).differences(EnvSpec.from_dict(wanted["env_spec"]))
+    if differ:
+        rows = [f"  {key}:\n    in the folder: {old}\n    asked for: {new}" for key, (old, new) in differ.items()]
         text = printable("\n".join(rows))
         raise DifferentRecordingError(f"{out} holds another recording; name another --out.\n{text}")
 

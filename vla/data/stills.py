@@ -184,7 +184,7 @@ class _Photographer:
         """Raise VlaError unless the env has this spec and can refer to things."""
         if not hasattr(self._env, "referring_expressions"):
             raise VlaError(f"env {self._name} has no referring_expressions, which stills need; set --data.stills 0")
-        if self._env.env_spec != spec:
+        if self._env.env_spec.differences(spec):
             raise VlaError(f"env {self._name} is not the one that was recorded; record anew, or set --data.stills 0")
 
     def shoot(self, seed: int, start: int, count: int) -> dict[str, Any]:

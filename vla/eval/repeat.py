@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from vla.contracts import EnvSpec, VlaError
-from vla.eval.comparable import Rows, changed_versions, show, side_by_side
+from vla.eval.comparable import Rows, changed_versions, side_by_side
 from vla.eval.evaluate import EvalConfig
 from vla.eval.results import agent_hashes, env_code_hash, read_results, world_code_hash
 from vla.eval.robustness import part_folder
@@ -129,10 +129,8 @@ def _spec_rows(recording: Recording, env: str | None) -> Rows:
     made.close()
     if not recording.data.get("env_spec"):
         return []
-    # Read and written again, so that lists and tuples do not count as a difference.
-    then = EnvSpec.from_dict(recording.data["env_spec"]).to_dict()
-    # What only one of them says: results of before specs had groups leave that to the names.
-    return [(f"env's {k}", show(then[k]), show(v)) for k, v in now.to_dict().items() if k in then and v != then[k]]
+    then = EnvSpec.from_dict(recording.data["env_spec"])
+    return [(f"env's {name}", old, new) for name, (old, new) in then.differences(now).items()]
 
 
 def _cautions(data: dict[str, Any], agent_hash: str | None) -> list[str]:

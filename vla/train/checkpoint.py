@@ -22,7 +22,8 @@ from vla.contracts import VlaError
 from vla.host.files import sync_folder, write_atomically
 from vla.host.provenance import file_sha256
 
-FORMAT_VERSION = 2  # 1 did not hold the statistics
+FORMAT_VERSION = 2
+FORMATS = (1, FORMAT_VERSION)  # 1 lacks ``statistics`` and ``initial``, and in the state ``stills`` and ``init``
 Tensors = dict[str, dict[str, Tensor]]
 Found = tuple[Tensors, dict[str, Any]]
 
@@ -86,8 +87,8 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _load(path: Path) -> Found:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    if state["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"format version {state['format_version']}, and this program reads {FORMAT_VERSION}")
+    if state["format_version"] not in FORMATS:
+        raise ValueError(f"format version {state['format_version']}, and this program reads {FORMATS}")
     tensors = {}
     for name, digest in state["sha256"].items():
         if file_sha256(path / name) != digest:

@@ -95,7 +95,7 @@ class _Run:
             require_env(recipe, self.spec, self.feed.env_options)
         torch.manual_seed(recipe.seed)
         self.policy = make_policy(recipe, self.spec).to(self.device)
-        if found is not None:
+        if found is not None and "statistics" in found[0]:
             self.normaliser = Normaliser.from_tensors(found[0]["statistics"], self.spec).to(self.device)
         elif recipe.init:
             self._start_from(load(recipe.init, str(self.device)))
@@ -124,7 +124,7 @@ class _Run:
             self._go_on_from(*found)
         with self.accelerator.main_process_first():  # what can be refused has been: now the long work
             self.feed.prepare_stills()
-        if found is not None and found[1]["stills"] != self.feed.stills_fingerprint:
+        if found is not None and found[1].get("stills", self.feed.stills_fingerprint) != self.feed.stills_fingerprint:
             raise VlaError(f"env {recipe.env} renders other stills than when this run began; train anew with --out")
 
     def _start_from(self, agent: Agent) -> None:
@@ -322,13 +322,15 @@ class _Run:
             log.plot(wait_s=30)
 
     def _go_on_from(self, tensors: checkpoint.Tensors, state: dict[str, Any]) -> None:
-        if state["data"] != self.feed.fingerprint:
+        own = self.feed.fingerprint if state["format_version"] > 1 else self.feed.former_fingerprint()
+        if state["data"] != own:
             raise VlaError("the dataset has changed since this run began; train anew into another folder with --out")
         checkpoint.copy_into(checkpoint.module_tensors(self.policy), tensors["model"], "model")
         checkpoint.copy_into(self.ema.state(), tensors["ema"], "average")
         checkpoint.restore_optimizer(self.optimizer, self.policy, tensors["optimizer"])
-        self.initial = {name: tensor.to(self.device) for name, tensor in tensors["initial"].items()}
-        self.ancestor = state["init"]
+        if "initial" in tensors:
+            self.initial = {name: tensor.to(self.device) for name, tensor in tensors["initial"].items()}
+        self.ancestor = state.get("init", self.ancestor)
         self.step, self.loss, self.ema.updates = state["step"], state["loss"], state["ema_updates"]
         self.window, self.window_steps = state["window"], state["window_steps"]
         self.wall_before, self.scores, self.saved = state["wall_s"], state["scores"], state["step"]
