@@ -177,13 +177,8 @@ class EnvSpec:
         return None
 
     def differences(self, other: EnvSpec) -> dict[str, tuple[str, str]]:
-<<<<<<< HEAD
-        """What differs, by field, as texts: this spec's and the other's. ``state`` and ``action`` where they mean another thing.
-=======
-        """What differs, by field, as texts: this spec's and the other's; a group that differs counts as its dimensions.
+        """What differs, by field, as texts: this spec's and the other's. Groups that differ count as their dimensions.
 
-
->>>>>>> d9d3e26 (Resume checkpoints of format 1, whose data were told apart by metadata and sizes)
         A spec of the time before there were groups differs in nothing from one that merely tells more.
         """
         found = {}
