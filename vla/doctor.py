@@ -261,7 +261,7 @@ def caches() -> list[Check]:
 
 
 def shared_memory() -> Check:
-    """Room in /dev/shm, where the locks of worker processes lie."""
+    """Room in /dev/shm, through which the processes of a training on several GPUs talk."""
     folder = Path("/dev/shm")
     if sys.platform != "linux":
         return Check("Shared memory", OK, "not limited by a folder")
@@ -269,7 +269,7 @@ def shared_memory() -> Check:
     try:
         require_room(folder, MIN_SHARED_MB * 2**20)
     except VlaError as error:
-        return Check("Shared memory", WARN, f"{error}: several workers may fail to start", fix)
+        return Check("Shared memory", WARN, f"{error}: training on several GPUs may fail", fix)
     return Check("Shared memory", OK, f"{shutil.disk_usage(folder).free / 1e6:.0f} MB free in {folder}")
 
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from vla import paths
 from vla.contracts import Env, EnvSpec, VlaError
-from vla.contracts.abilities import ChecksOptions
+from vla.contracts.abilities import Adapts, ChecksOptions, HasTasks, TakesArgument
 
 if TYPE_CHECKING:
     from vla.recipe import Recipe
@@ -137,7 +137,7 @@ def load_env(name: str) -> type:
     """
     base, argument = split_argument(name)
     found = _load_class("env", base)
-    if argument is not None and not hasattr(found, "ARGUMENT"):
+    if argument is not None and not isinstance(found, TakesArgument):
         raise VlaError(f"the env '{base}' takes no argument, so '{name}' means nothing; write '{base}'")
     return found
 
@@ -186,17 +186,17 @@ def spec_of(name: str, options: dict[str, Any]) -> EnvSpec:
 
 def tasks_of(name: str, options: dict[str, Any]) -> tuple[str, ...]:
     """The tasks of an env that has several, by name, made with these ``options``; empty for an env that has none."""
-    return tuple(_asked(name, options, "tasks") or ())
+    return tuple(_asked(name, options, HasTasks, "tasks") or ())
 
 
 def reading_of(name: str, options: dict[str, Any]) -> str:
     """What of its observations an outside env's adapter uses, and what it does not, in a line; else an empty text."""
-    return str(_asked(name, options, "reading") or "")
+    return str(_asked(name, options, Adapts, "reading") or "")
 
 
-def _asked(name: str, options: dict[str, Any], attribute: str) -> Any:
-    """An attribute of the env that ``make_env`` would make; None, and none is made, where its class has no such."""
-    if not hasattr(load_env(name), attribute):
+def _asked(name: str, options: dict[str, Any], ability: type, attribute: str) -> Any:
+    """What the env that ``make_env`` would make says of an ability; None, and none is made, if its class has it not."""
+    if not isinstance(load_env(name), ability):
         return None
     env: Any = make_env(name, **options)
     try:

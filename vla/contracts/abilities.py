@@ -1,11 +1,17 @@
-"""What an env may be able to do beyond ``vla.contracts.Env``: small protocols, each asked for by ``isinstance``."""
+"""What an env may be able to do beyond ``vla.contracts.Env``: small protocols, each asked for by ``isinstance``.
+
+Some can be told from the class alone: they are asked of the class itself, before an env is made.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from vla.contracts.env import Env, ReferringExpression
 
 
 @runtime_checkable
@@ -16,6 +22,81 @@ class ChecksOptions(Protocol):
     def check_options(cls, options: dict[str, Any]) -> None:
         """Raise VlaError, on one line, for options that no episode can have: an instruction without a meaning, say."""
         ...
+
+
+@runtime_checkable
+class TakesArgument(Protocol):
+    """An env class that takes what follows the colon in ``--env metaworld:reach-v3``."""
+
+    ARGUMENT: str  # which parameter of its constructor that is
+
+
+@runtime_checkable
+class Perturbs(Protocol):
+    """An env class that can be made harder: its ``reset`` takes the option ``perturb``, axis to strength."""
+
+    PERTURBATIONS: Sequence[str]  # the axes of ``vla.perturb`` that it can do
+
+
+@runtime_checkable
+class Benchmarked(Protocol):
+    """An env class whose tasks are a benchmark with tiers, which others have published figures for."""
+
+    benchmark: Benchmark
+
+
+@runtime_checkable
+class HasTasks(Protocol):
+    """An env of several tasks: its ``reset`` takes the option ``task``, and episodes are counted for each of them."""
+
+    tasks: Sequence[str]
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """An adapter for envs of others."""
+
+    reading: str  # what of their observations it uses, and what not, in a line
+
+
+@runtime_checkable
+class Points(Protocol):
+    """An env with privileged labels for training."""
+
+    def points(self) -> dict[str, np.ndarray]:
+        """Camera name to float32 (6,): u, v, visible of the item to move now, then those of the place where it goes.
+
+        u and v run from -1 to 1, right and down; visible is 0 or 1. All are 0 where nothing can be said.
+        """
+        ...
+
+
+@runtime_checkable
+class Refers(Protocol):
+    """An env that can say what could be asked for now; ``vla.data.stills`` teaches pointing with it.
+
+    Its ``reset`` takes the option ``stage="midway"``: a scene as in the middle of an episode.
+    """
+
+    def referring_expressions(self) -> list[ReferringExpression]:
+        """One for each thing or group of things."""
+        ...
+
+
+@runtime_checkable
+class AsksFor(Protocol):
+    """An env that can ask for another of its items: the checks swap the instruction, and see what the agent does."""
+
+    def sentence_for(self, item: str) -> str:
+        """A sentence that asks for one of the items of ``reset``'s info, by its name."""
+        ...
+
+
+@runtime_checkable
+class MeasuresSafety(Protocol):
+    """An env whose ``play`` has ``safety`` in its info: what was largest during the action (``drops`` is a count)."""
+
+    safety_limits: Mapping[str, float]  # by the names of the measures; beyond is a violation
 
 
 @runtime_checkable
@@ -95,3 +176,15 @@ def explain(env: Any, progress: float, truncated: bool, seconds: float) -> Short
     if truncated:
         return Shortfall("ran out of time", f"{seconds:.1f} s were over, {done}")
     return Shortfall("ended without success", f"the env ended it after {seconds:.1f} s, {done}")
+
+
+def points_of(env: Env) -> dict[str, np.ndarray]:
+    """What ``Points.points`` says; zeros, which mean that nothing is known, of an env without that ability."""
+    if isinstance(env, Points):
+        return env.points()
+    return {camera.name: np.zeros(6, np.float32) for camera in env.env_spec.cameras}
+
+
+def tasks_of(env: Env) -> tuple[str, ...]:
+    """The names of the env's tasks; none of an env of one."""
+    return tuple(env.tasks) if isinstance(env, HasTasks) else ()

@@ -19,7 +19,7 @@ class Observation:
         images: camera name to a uint8 array (height, width, 3), RGB.
         state: float32 (S,), SI units, in the order of ``EnvSpec.state``.
         instruction: what the robot is asked to do, in any language.
-        time: seconds since the episode began.
+        time: seconds since the episode began, or on a robot's own clock; what answers it is placed by it.
         stale: whether the images may show an earlier scene: of what is decided on them, one action should be played.
     """
 
@@ -111,7 +111,7 @@ class ReferringExpression:
 
     Attributes:
         text: e.g. ``put the red pen in the pen tray``.
-        points: as ``Env.points`` gives them, for that item and its place.
+        points: as ``vla.contracts.abilities.Points`` gives them, for that item and its place.
         yaws: float32 (4,), rad: how far the item is turned about the vertical in the base frame, and the turn after
             which it looks the same, 2 pi where it has no symmetry; both again for its place. Where one is round, stands
             upright or is not known, the second number is 0.
@@ -129,29 +129,13 @@ class ReferringExpression:
 class Env(Protocol):
     """A gymnasium env that keeps the project's contract. See CONTRIBUTING.md for how to add one.
 
-    What else an env may be able to do is in ``vla.contracts.abilities``.
+    What else an env may be able to do (tasks, safety, pointing, films, …) is in ``vla.contracts.abilities``.
 
     ``step(action)`` is ``play(action)`` followed by ``observe()``; evaluation calls the two apart, so that
     it renders only when the policy looks.
 
-    An env may also offer ``referring_expressions() -> list[ReferringExpression]``, one for each thing or
-    group of things that could be asked for now, and then takes the reset option ``stage="midway"``: a scene as in the
-    middle of an episode. ``vla.data.stills`` teaches pointing with them.
-
-    An env may measure safety: ``play``'s info then has ``safety``, a dict of what was largest during the action
-    (``drops`` is a count), and the env has ``safety_limits``, a dict by the same names; beyond is a violation.
-
-    An env of several tasks has ``tasks``, their names, and takes the reset option ``task``; episodes are then counted
-    for each task. Where the tasks are a benchmark with tiers, ``benchmark`` is a ``vla.contracts.abilities.Benchmark``.
-
-    An env class may list in ``PERTURBATIONS`` the axes of ``vla.perturb`` that it can do, and then takes the reset
-    option ``perturb``, axis to strength.
-
-    An adapter for envs of others has ``reading``, a line that says what of their observations it uses, and what not.
-
-    An env class with a line ``ARGUMENT = "task"`` takes what follows the colon in ``--env metaworld:reach-v3`` as that
-    argument of its constructor. An info of ``reset`` with ``stale`` true says that the first picture may show an
-    earlier scene; ``observe`` then says so too.
+    An info of ``reset`` with ``stale`` true says that the first picture may show an earlier scene; ``observe`` then
+    says so too.
     """
 
     env_spec: EnvSpec
@@ -174,14 +158,6 @@ class Env(Protocol):
 
     def observe(self) -> Observation:
         """Render and read the present observation. Arrays are fresh at each call."""
-        ...
-
-    def points(self) -> dict[str, np.ndarray]:
-        """Privileged labels for training: camera name to float32 (6,).
-
-        In order: u, v, visible of the item to move now, then u, v, visible of the place where it goes;
-        u and v run from -1 to 1, right and down; visible is 0 or 1.
-        """
         ...
 
     def expert(self) -> Expert:

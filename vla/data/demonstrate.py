@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import PER_METRE, Env, EnvSpec, Observation, VlaError
+from vla.contracts.abilities import points_of
 from vla.data.shards import Episode
 
 STEPS_AFTER_SUCCESS = 3  # so that the data shows the arm leaving what it has done
@@ -81,7 +82,7 @@ def play_episode(
         executed[noisy] += (per_metre * drift).astype(np.float32)
         row = {"state": seen.state, "action": clean, "executed": executed, "progress": progress}
         row["by_expert"] = float(answer is None)
-        row |= {f"points.{camera}": point for camera, point in env.points().items()}
+        row |= {f"points.{camera}": point for camera, point in points_of(env).items()}
         row |= {f"images.{camera}": image for camera, image in seen.images.items()}
         for name, value in row.items():
             rows.setdefault(name, []).append(value)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.contracts import Env, NoExpertError, VlaError, episode_seed
+from vla.contracts.abilities import tasks_of
 from vla.contracts.errors import one_line
 from vla.data.dataset import frames_per_second
 from vla.data.demonstrate import play_episode
@@ -98,7 +99,7 @@ class _Player:
 
         settings, seed = self._settings, episode_seed("record", self._settings.seed, index)
         env = self._env = self._env or make_env(settings.env, **settings.env_options)
-        options = settings.options(seed) | Quota(settings.episodes, getattr(env, "tasks", ())).options(index)
+        options = settings.options(seed) | Quota(settings.episodes, tasks_of(env)).options(index)
         strength, agent = settings.harder(seed).get("noise"), load_agent(settings)
         sensors = NoisySensors(env.env_spec, strength, seed) if strength else None
         try:

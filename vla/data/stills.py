@@ -24,6 +24,7 @@ import numpy as np
 from filelock import FileLock
 
 from vla.contracts import EnvSpec, Observation, ReferringExpression, VlaError, episode_seed
+from vla.contracts.abilities import Refers, points_of, tasks_of
 from vla.data.caches import gather, mapped, reserve
 from vla.host.parallel import SlotPool, available_cpus
 from vla.host.provenance import source_sha256
@@ -44,7 +45,7 @@ class Stills:
         state: float32 (N, S), SI units.
         bounds: int64 (N + 1,): scene i has the sentences ``bounds[i]`` to ``bounds[i + 1]``, at least one.
         sentences: M strings.
-        points: camera name to float32 (M, 6), see ``vla.contracts.Env.points``.
+        points: camera name to float32 (M, 6), see ``vla.contracts.abilities.Points``.
         yaws: float32 (M, 4), see ``vla.contracts.ReferringExpression``.
         offsets: float32 (M, 6), likewise.
         fingerprint: of all but the images, in hexadecimal.
@@ -85,7 +86,7 @@ class Stills:
         What takes long is said before it begins, unless ``progress`` is off. Stills of other settings are left alone.
 
         Args:
-            env: the env's name; it offers ``referring_expressions``, see ``vla.contracts.Env``.
+            env: the env's name; it can refer, see ``vla.contracts.abilities.Refers``.
             spec: the spec that the env must have.
             count: how many scenes.
             seed: the run's seed.
@@ -182,15 +183,16 @@ class _Photographer:
 
     def require(self, spec: EnvSpec) -> None:
         """Raise VlaError unless the env has this spec and can refer to things."""
-        if not hasattr(self._env, "referring_expressions"):
+        mine = self._env.env_spec
+        if not isinstance(self._env, Refers):
             raise VlaError(f"env {self._name} has no referring_expressions, which stills need; set --data.stills 0")
-        if self._env.env_spec.differences(spec):
+        if mine.differences(spec):
             raise VlaError(f"env {self._name} is not the one that was recorded; record anew, or set --data.stills 0")
 
     def shoot(self, seed: int, start: int, count: int) -> dict[str, Any]:
         """The scenes ``start`` to ``start + count``, as columns."""
         columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": [], "offsets": []}
-        tasks = getattr(self._env, "tasks", ())
+        tasks = tasks_of(self._env)
         for index in range(start, start + count):
             own = episode_seed("stills", seed, index)
             drawn = perturb.drawn(self._axes, own)
@@ -204,7 +206,7 @@ class _Photographer:
             if "noise" in drawn:
                 seen = NoisySensors(self._env.env_spec, drawn["noise"], own)(seen)
             said = self._env.referring_expressions()
-            points = self._env.points()
+            points = points_of(self._env)
             known = {one.text for one in said}
             if seen.instruction not in known and any(values.any() for values in points.values()):  # unless all is done
                 said.append(ReferringExpression(seen.instruction, points))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.contracts import VlaError, episode_seed
+from vla.contracts.abilities import AsksFor
 from vla.eval import resume
 from vla.eval.checks import run_checks
 from vla.eval.comparable import require_shared
@@ -205,7 +206,7 @@ def evaluate(
         if config.check and "checks" not in summary:
             if on_stage:
                 on_stage("checking that it sees and reads", 3 * min(config.check, len(requests)))
-            can_swap = hasattr(found, "sentence_for")
+            can_swap = isinstance(found, AsksFor)
             chosen, by_index = requests[: config.check], {result.index: result for result in results}
             as_it_is = [by_index[request.index] for request in chosen]
             summary["checks"] = run_checks(play, chosen, as_it_is, can_swap)

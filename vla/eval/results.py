@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla.contracts import VlaError
+from vla.contracts.abilities import Benchmarked
 from vla.eval.benchmark import benchmark_scores
 from vla.eval.statistics import rate_of
 from vla.host.files import read_json
 from vla.host.provenance import code_sha256, commit, machine, source_sha256, versions
 from vla.registry import load_env
 from vla.rollout.loop import Actor, EpisodeResult, Timing
+from vla.runner import pace
 
 if TYPE_CHECKING:
     from vla.eval.evaluate import EvalConfig
@@ -58,7 +60,7 @@ def summarise(
         "items": config.items,
         "env_options": config.env_options,
         "perturb": config.perturb,
-        "execute": config.execute or getattr(agent, "execute", None) or 8,
+        "execute": pace(agent, config.execute)[0],
         "slots": config.slots,
         "workers": config.workers,
         "settings": asdict(config),
@@ -198,8 +200,8 @@ def _safety(results: Sequence[EpisodeResult]) -> dict[str, Any] | None:
 
 
 def _benchmark(env: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
-    benchmark = getattr(load_env(env), "benchmark", None)
-    return {} if benchmark is None else benchmark_scores(benchmark, results)
+    found = load_env(env)
+    return benchmark_scores(found.benchmark, results) if isinstance(found, Benchmarked) else {}
 
 
 def _seeds(config: EvalConfig, results: Sequence[EpisodeResult]) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def pointing_loss(logits: Tensor, points: Tensor, spread: float = 1.0) -> Tensor
 
     Args:
         logits: (B, K, cells), K >= 2.
-        points: (B, 6): u, v, visible of the item, then of the place; see ``vla.contracts.Env.points``.
+        points: (B, 6): u, v, visible of the item, then of the place; see ``vla.contracts.abilities.Points``.
     """
     grid = round(logits.shape[-1] ** 0.5)
     points = points.view(-1, POINTS, 3)

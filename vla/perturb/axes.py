@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import VlaError
+from vla.contracts.abilities import Perturbs
 
 STRENGTHS = ("mild", "medium", "strong")
 AXES: dict[str, str] = {
@@ -67,7 +68,7 @@ def require(perturb: Mapping[str, Any], able: Sequence[str], who: str) -> None:
 
 def axes_of(env: type) -> tuple[str, ...]:
     """The axes that can be asked of an env class, in the order of ``AXES``."""
-    own = getattr(env, "PERTURBATIONS", ())
+    own = env.PERTURBATIONS if isinstance(env, Perturbs) else ()
     return tuple(axis for axis in AXES if axis in own or axis in ANYWHERE)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import BadObservationError, Env, EnvSpec, Observation, VlaError
-from vla.contracts.abilities import explain
+from vla.contracts.abilities import AsksFor, MeasuresSafety, explain
 from vla.contracts.errors import one_line
 from vla.perturb.axes import for_reset
 
@@ -24,7 +24,7 @@ class EpisodeRequest:
         index: the episode's number in the run.
         seed: the env's seed; see ``vla.contracts.episode_seed``.
         options: what ``Env.reset`` takes.
-        swap: ask for another item than the one that the episode is about; needs ``Env.sentence_for``.
+        swap: ask for another item than the one that the episode is about; needs ``vla.contracts.abilities.AsksFor``.
         perturb: axis to strength; see ``vla.perturb``.
     """
 
@@ -179,7 +179,7 @@ class EpisodePlayer:
         return Turn(observation=observation)
 
     def _swap(self, request: EpisodeRequest) -> None:
-        if not hasattr(self._env, "sentence_for"):
+        if not isinstance(self._env, AsksFor):
             raise VlaError(
                 f"env {self._env.env_spec.name} has no sentence_for(item), which a swapped instruction needs"
             )
@@ -262,7 +262,7 @@ class EpisodePlayer:
         result.safety = {name: float(value) for name, value in result.safety.items() if math.isfinite(value)}
         if result.success:
             result.time_to_success_s = result.steps * self._env.env_spec.dt
-        limits = getattr(self._env, "safety_limits", {})
+        limits = self._env.safety_limits if isinstance(self._env, MeasuresSafety) else {}
         result.violations = [name for name, value in result.safety.items() if value > limits.get(name, math.inf)]
         for item in result.items:
             item["placed"] = bool(info.get("items", {}).get(item["name"], False))
