@@ -76,6 +76,11 @@ _ELSEWHERE = re.compile(
     r"|[放移扔丢收送摆推挪搬](?:到|在|进|入|至)(?!原|该|它|自|位|应|正确|合适|属|各|桌|书桌|工作|一起|指定|相应|对应|他|"
     r"一边|那|这|哪|好|地方|其)[^ ]"
 )
+# A receptacle, masked, that would be put in a thing.
+_PLACE_MOVED = re.compile(
+    r"\0 (?:in|into|inside|onto|on|on top of|under|beneath) (?:the |my |a |an |that |this |your |every |all )*"
+    rf"(?:[a-z]+ )?(?:{_NOUN.pattern})|[把将][^\0]{{0,4}}\0+[放移扔丢收送摆推挪搬](?:到|在|进|入|至)",
+)
 _PLAIN = {  # the plain sentence for a category, and for everything
     "en": {
         "pens": "put all the pens in the pen tray",
@@ -200,6 +205,8 @@ def _objection(goal: Goal, clean: str, bare: str, named: bool) -> str:
     wrong = contradiction(goal.category, places)
     if wrong is not None:
         return f"{_subject(goal)} go in the {spoken(goal.category)}, and not {wrong}"
+    if _PLACE_MOVED.search(_masked(clean)):
+        return "tray, box and bin stay where they are"
     thrown = goal.category != "waste" and not any(place.category == goal.category for place in places)
     if thrown and _THROW_AWAY.search(clean):
         return f"{_subject(goal)} go in the {spoken(goal.category)}, and are not thrown away"
