@@ -7,7 +7,7 @@ noises are drawn for each encoded observation, since the head is cheap next to t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from policies.flow_config import FlowConfig
 from vla.contracts import EnvSpec, VlaError
 from vla.nn.flow import integrate, interpolate, midpoint_times, sample_times
+from vla.nn.policy import Policy, Sampled, standard_normal
 from vla.nn.transformer import ModulatedBlock, time_embedding
 from vla.nn.trunk import Trunk
 
@@ -63,8 +64,8 @@ class FlowHead(nn.Module):
         return self.out(self.norm(tokens)).reshape(x.shape)
 
 
-class FlowPolicy(nn.Module):
-    """Trunk and flow head. Sees normalised tensors only; owns no queue.
+class FlowPolicy(Policy):
+    """Trunk and flow head.
 
     Args:
         config: sizes.
@@ -77,8 +78,11 @@ class FlowPolicy(nn.Module):
         self.trunk = Trunk(config.trunk, config.dim, spec)
         self.head = FlowHead(config, self.action_dim)
 
-    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
-        """The training loss of a normalised batch, and its parts by name.
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training loss of each sample of a normalised batch (B,), and the batch's parts by name.
+
+        A sample's own is its flow loss, over all draws and all of the batch's valid actions; pointing and what the
+        stills teach belong to the batch, and each sample carries them whole. The mean is the sum of the parts.
 
         Args:
             batch: as ``Normaliser.encode`` gives it, with ``actions`` (B, chunk, A), ``valid`` (B, chunk) and, where
@@ -95,34 +99,32 @@ class FlowPolicy(nn.Module):
         t = sample_times(len(actions), self.config.time_alpha, self.config.time_beta, actions.device)
         x, velocity = interpolate(noise, actions, t)
         error = (self.head(x, t, context) - velocity).square().mean(dim=-1)
-        flow = (error * valid).sum() / valid.sum().clamp(min=1.0)
-        parts = {"flow": float(flow.detach())}
-        loss, weight = flow, self.config.pointing_weight
+        samples = len(batch["actions"])
+        loss = (error * valid).view(samples, -1).sum(dim=1) * (samples / valid.sum().clamp(min=1.0))
+        parts, weight = {"flow": loss.detach().mean()}, self.config.pointing_weight
         points = self.trunk.pointing_loss(pointing, batch)
         if points is not None and weight > 0.0:
-            parts["pointing"] = float(points.detach())
+            parts["pointing"] = points.detach()
             loss = loss + weight * points
         weights = {"grounding": weight, "yaw": self.config.yaw_weight, "offset": self.config.offset_weight}
         if "stills" in batch and any(weights.values()):
             losses, scores = self.trunk.grounding_losses(batch["stills"])
-            parts |= {name: float(value.detach()) for name, value in losses.items()} | scores
+            parts |= {name: value.detach() for name, value in losses.items()} | scores
             for name, value in losses.items():
                 if weights[name] > 0.0:
                     loss = loss + weights[name] * value
         return loss, parts
 
     @torch.no_grad()
-    def sample(self, batch: dict, noise: Tensor | None = None) -> Tensor:
-        """Normalised chunks (B, chunk, A) for a normalised batch of observations.
+    def sample(self, batch: dict, generators: Sequence[torch.Generator]) -> Sampled:
+        """Normalised chunks for a normalised batch of observations.
 
         Args:
             batch: ``images.{camera}``, ``state`` and ``instruction``.
-            noise: (B, chunk, A), fresh standard normal numbers if not given; ``noise_scale`` of it is where the flow
-                starts.
+            generators: each draws (chunk, A) standard normal numbers; ``noise_scale`` of it is where the flow starts.
         """
         context, _ = self.trunk(batch)
-        if noise is None:
-            noise = torch.randn(len(context), self.config.chunk, self.action_dim, device=context.device)
+        noise = standard_normal(generators, (self.config.chunk, self.action_dim), context.device)
         # All that does not depend on the chunk is worked out once, for all steps together.
         times = midpoint_times(self.config.sample_steps, context.device)
         steering = self.head.steer(times[:, None].expand(-1, len(context)), context)
@@ -131,7 +133,7 @@ class FlowPolicy(nn.Module):
         def velocity(x: Tensor, i: int) -> Tensor:
             return self.head.velocity(x, [steered[i] for steered in steering], memory)
 
-        return integrate(velocity, self.config.noise_scale * noise, self.config.sample_steps)
+        return Sampled(integrate(velocity, self.config.noise_scale * noise, self.config.sample_steps))
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Matrices and kernels decay; biases, norms, embeddings and tokens do not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from vla.config import Between, require_ranges
@@ -52,6 +52,13 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         require_ranges(self)
+
+    @classmethod
+    def tiny(cls) -> FlowConfig:
+        """A network for tests, of two cameras."""
+        config = cls()
+        trunk = replace(config.trunk, vision="tiny", pixels=(64, 32), map_dim=16, glimpse=8)
+        return replace(config, trunk=trunk, dim=32, depth=2)
 
     def check(self, prefix: str) -> None:
         """Raise VlaError where settings do not go together. ``prefix`` is what their names begin with."""

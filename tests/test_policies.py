@@ -31,10 +31,19 @@ SPEC = EnvSpec(
 
 
 def tiny_config(name: str):
-    config = registry.load_config(name)()
-    trunk = dataclasses.replace(config.trunk, vision="tiny", pixels=(64, 32), map_dim=16, glimpse=8)
-    small = {key: value for key, value in {"trunk": trunk, "dim": 32, "depth": 2}.items() if hasattr(config, key)}
+    """The policy's own ``tiny()``, or a small one through the fields that most have."""
+    kind = registry.load_config(name)
+    if hasattr(kind, "tiny"):
+        return kind.tiny()
+    config = kind()
+    small: dict = {key: value for key, value in {"dim": 32, "depth": 2}.items() if hasattr(config, key)}
+    if hasattr(config, "trunk"):
+        small["trunk"] = dataclasses.replace(config.trunk, vision="tiny", pixels=(64, 32), map_dim=16, glimpse=8)
     return dataclasses.replace(config, **small)
+
+
+def generators(count: int = 4, seed: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed + row) for row in range(count)]
 
 
 def raw_batch(n: int = 4, chunk: int = 16) -> dict:
@@ -71,7 +80,9 @@ def test_loss_falls_on_a_tiny_batch(policy) -> None:
     optimiser = torch.optim.AdamW(policy.parameter_groups(0.0), lr=3e-3)
     losses = []
     for _ in range(40):
-        loss, _ = policy.loss(encoded)
+        each, parts = policy.loss(encoded)
+        assert each.shape == (4,) and all(value.shape == () for value in parts.values())
+        loss = each.mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -96,7 +107,7 @@ def test_grounding_is_learned_from_stills(policy) -> None:
     for _ in range(60):
         loss, parts = policy.loss({**encoded, "stills": stills})
         optimiser.zero_grad()
-        loss.backward()
+        loss.mean().backward()
         optimiser.step()
     assert parts["grounding"] < before["grounding"] - 1.0
     with torch.no_grad():
@@ -120,7 +131,7 @@ def test_each_weight_of_the_losses_turns_off_its_own(policy) -> None:
         torch.manual_seed(0)
         loss, parts = policy.train().loss({**encoded, "stills": stills})
         told = parts["flow"] + parts[names[kept]] + parts.get("pointing", 0.0)
-        assert float(loss.detach()) == pytest.approx(told, rel=1e-5) and parts[names[kept]] > 0
+        assert float(loss.detach().mean()) == pytest.approx(float(told), rel=1e-5) and parts[names[kept]] > 0
         assert ("pointing" in parts) == (kept == "pointing_weight")
 
 
@@ -196,7 +207,7 @@ def test_an_insulated_trunk_learns_nothing_from_actions() -> None:
     policy = registry.load_policy("flow")(config, SPEC)
     torch.nn.init.normal_(policy.head.out.weight)
     encoded = {key: value for key, value in normaliser(raw_batch()).encode(raw_batch()).items() if "points" not in key}
-    policy.loss(encoded)[0].backward()
+    policy.loss(encoded)[0].mean().backward()
     assert all(p.grad is None for p in policy.trunk.parameters())
     assert policy.head.embed.weight.grad.abs().sum() > 0
 
@@ -209,13 +220,14 @@ def test_what_the_sampler_works_out_once_is_what_the_head_gives_step_by_step() -
             p.add_(0.1 * torch.randn_like(p))
         encoded = normaliser(raw_batch()).encode(raw_batch())
         context, _ = policy.trunk(encoded)
-        noise, steps = torch.randn_like(encoded["actions"]), policy.config.sample_steps
+        noise = torch.stack([torch.randn(policy.config.chunk, 3, generator=one) for one in generators()])
+        steps = policy.config.sample_steps
         x, h = policy.config.noise_scale * noise, 1.0 / steps
         for i in range(steps):
             t = torch.full((len(x),), i * h)
             middle = x + 0.5 * h * policy.head(x, t, context)
             x = x + h * policy.head(middle, t + 0.5 * h, context)
-        torch.testing.assert_close(policy.sample(encoded, noise), x, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(policy.sample(encoded, generators()).actions, x, atol=1e-5, rtol=1e-4)
 
 
 def test_every_parameter_gets_a_gradient(policy) -> None:
@@ -225,7 +237,7 @@ def test_every_parameter_gets_a_gradient(policy) -> None:
     with torch.no_grad():
         for p in policy.parameters():
             p.add_(0.02 * torch.randn_like(p))
-    policy.loss(encoded)[0].backward()
+    policy.loss(encoded)[0].mean().backward()
     idle = [name for name, p in policy.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not idle
 
@@ -242,7 +254,8 @@ def test_inputs_are_not_mutated(policy) -> None:
     encoded = encoder.encode(batch)
     kept = copy.deepcopy(encoded)
     policy.loss(encoded)
-    policy.eval().sample(encoded)
+    policy.eval().sample(encoded, generators())
+    policy.prepare(batch)
     for key, value in before.items():
         assert torch.equal(value, batch[key]) if torch.is_tensor(value) else value == batch[key], key
     for key, value in kept.items():
@@ -255,18 +268,17 @@ def test_samples_depend_on_the_image_the_sentence_and_the_state(policy) -> None:
         for p in policy.parameters():
             p.add_(0.05 * torch.randn_like(p))
     encoded = normaliser(batch).encode(batch)
-    noise = torch.zeros(4, policy.config.chunk, 3)
     policy.eval()
-    answer = policy.sample(encoded, noise)
+    answer = policy.sample(encoded, generators()).actions
     assert answer.shape == (4, policy.config.chunk, 3)
-    assert torch.equal(answer, policy.sample(encoded, noise))
+    assert torch.equal(answer, policy.sample(encoded, generators()).actions)
     for key, other in (
         ("images.scene", -encoded["images.scene"]),
         ("images.wrist", -encoded["images.wrist"]),
         ("state", encoded["state"] + 1),
         ("instruction", encoded["instruction"][::-1]),
     ):
-        assert (policy.sample({**encoded, key: other}, noise) - answer).abs().max() > 1e-5, key
+        assert (policy.sample({**encoded, key: other}, generators()).actions - answer).abs().max() > 1e-5, key
 
 
 def test_sentence_cache_gives_what_encoding_anew_gives(policy) -> None:
@@ -401,9 +413,8 @@ def test_less_noise_gives_chunks_that_differ_less() -> None:
     spreads = []
     for scale in (1.0, 0.5, 0.0):
         policy.config = dataclasses.replace(policy.config, noise_scale=scale)
-        generator = torch.Generator().manual_seed(3)
-        noise = [torch.randn(1, policy.config.chunk, 3, generator=generator) for _ in range(6)]
-        spreads.append(float(torch.cat([policy.sample(encoded, one) for one in noise]).std(dim=0).mean()))
+        answers = [policy.sample(encoded, [one]).actions for one in generators(6, seed=3)]
+        spreads.append(float(torch.cat(answers).std(dim=0).mean()))
     assert spreads[0] > 1.5 * spreads[1] > 0.0 == spreads[2]
 
 

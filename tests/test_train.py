@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from vla.agent import GOLDEN_TOLERANCE, load
 from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaError
 from vla.data.frames import FORMAT_VERSION, FrameCache, _write_document, _written
 from vla.host.provenance import file_sha256
+from vla.nn.policy import Policy, Sampled
 from vla.paths import agents_dir
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig, settings, with_overrides
 from vla.train.checkpoint import load_newest
@@ -43,7 +45,7 @@ class TinyConfig:
     execute: int = 2
 
 
-class TinyPolicy(nn.Module):
+class TinyPolicy(Policy):
     """A linear policy with all that resuming must restore: dropout, random draws, batch norm's statistics."""
 
     def __init__(self, config: TinyConfig, spec: EnvSpec) -> None:
@@ -59,16 +61,13 @@ class TinyPolicy(nn.Module):
         hidden = self.dropout(self.norm(torch.relu(self.inner(torch.cat([batch["state"], *seen], dim=1)))))
         return self.outer(hidden).reshape(len(hidden), self.config.chunk, self.action_dim)
 
-    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         target = batch["actions"] + 0.01 * torch.randn_like(batch["actions"])
-        loss = (self._forward(batch) - target).square().mean()
-        return loss, {"error": float(loss.detach())}
+        loss = (self._forward(batch) - target).square().mean(dim=(1, 2))
+        return loss, {"error": loss.detach().mean()}
 
-    def sample(self, batch: dict, noise: Tensor | None = None) -> Tensor:
-        return self._forward(batch)
-
-    def parameter_groups(self, weight_decay: float) -> list[dict]:
-        return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
+    def sample(self, batch: dict, generators: Sequence[torch.Generator]) -> Sampled:
+        return Sampled(self._forward(batch))
 
 
 class ExplodingPolicy(TinyPolicy):
@@ -76,7 +75,7 @@ class ExplodingPolicy(TinyPolicy):
 
     calls = 0
 
-    def loss(self, batch: dict) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         type(self).calls += 1
         loss, parts = super().loss(batch)
         return loss * (float("nan") if type(self).calls > 5 else 1.0), parts

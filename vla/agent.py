@@ -24,9 +24,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from vla import config as configs
 from vla import paths, registry
 from vla.contracts import Chunk, EnvSpec, Observation, VlaError
+from vla.control.history import observation_steps
 from vla.host.files import read_json, require_keys, sync_folder, write_atomically
 from vla.host.provenance import file_sha256
-from vla.normalise import Normaliser
+from vla.normalise import Normaliser, present
 from vla.runner import Actor, Runner
 from vla.runner import noise_seed as seed_of
 
@@ -73,6 +74,7 @@ class Agent(Actor):
         self.normaliser = normaliser.to(self.device)
         self.config: Any = policy.config
         self.execute: int = self.config.execute
+        self.observation_steps = observation_steps(self.config)
         self.hash = ""
         self.golden: dict[str, torch.Tensor] | None = None
         self._golden_instruction = ""
@@ -108,19 +110,30 @@ class Agent(Actor):
         """
         for observation in observations:
             observation.check(self.spec)
+        seen = [[*one.past, one] for one in observations]
         batch: dict[str, Any] = {
-            f"images.{camera.name}": torch.from_numpy(np.stack([o.images[camera.name] for o in observations]))
+            f"images.{camera.name}": self._gathered([[o.images[camera.name] for o in one] for one in seen])
             for camera in self.spec.cameras
         }
-        batch["state"] = torch.from_numpy(np.stack([o.state for o in observations]).astype(np.float32))
-        batch = {key: value.to(self.device) for key, value in batch.items()}
+        batch["state"] = self._gathered([[o.state for o in one] for one in seen]).float()
         batch["instruction"] = [o.instruction for o in observations]
-        shape = (self.config.chunk, len(self.spec.action))
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in noise_seeds])
+        batch = self.policy.prepare(batch)
+        batch = {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in batch.items()}
+        generators = [torch.Generator().manual_seed(seed) for seed in noise_seeds]
         with _threads(self.threads if self.device.type == "cpu" else None):
-            answer = self.policy.sample(self.normaliser.encode(batch), noise.to(self.device))
-            actions = self.normaliser.decode(answer, batch["state"]).float().cpu().numpy()
+            answer = self.policy.sample(self.normaliser.encode(batch), generators).actions
+            actions = self.normaliser.decode(answer, present(batch["state"])).float().cpu().numpy()
         return [Chunk(a, self.spec.dt, o.time, self.execute) for a, o in zip(actions, observations, strict=True)]
+
+    def _gathered(self, parts: list[list[np.ndarray]]) -> torch.Tensor:
+        """A part of each observation and of its past, as (B, …); of a policy that looks back, as (B, K, …)."""
+        count = len(self.observation_steps)
+        if count == 1:
+            return torch.from_numpy(np.stack([one[-1] for one in parts]))
+        whole = [
+            [one[0]] * (count - len(one)) + one[-count:] for one in parts
+        ]  # the oldest stands in for what is older
+        return torch.from_numpy(np.stack([np.stack(one) for one in whole]))
 
     def save(self, folder: str | Path, golden: Observation, half: bool = True) -> Path:
         """Write the bundle, atomically. With ``half``, weights are stored (and used from now on) in float16.

@@ -86,16 +86,17 @@ class Normaliser:
         """A batch in SI units to normalised tensors. The input is not changed.
 
         ``images.*`` uint8 (B, h, w, 3) become float (B, 3, h, w) in [-1, 1]; ``state`` (B, S) and, where present,
-        ``actions`` (B, chunk, A) are made relative and scaled; everything else is passed on.
+        ``actions`` (B, chunk, A) are made relative and scaled; everything else is passed on. With K observations of
+        history, images and states are (B, K, …), the present last, and actions are relative to that.
         """
         encoded = dict(batch)
         for key, value in batch.items():
             if key.startswith("images."):
-                encoded[key] = value.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+                encoded[key] = value.movedim(-1, -3).float() / 127.5 - 1.0
         state = batch["state"].float()
         encoded["state"] = (state - self.state_mean) / self.state_std
         if "actions" in batch:
-            offsets = self._relative(batch["actions"].float(), state, -1.0)
+            offsets = self._relative(batch["actions"].float(), present(state), -1.0)
             encoded["actions"] = (offsets - self.action_mean) / self.action_std
         return encoded
 
@@ -108,6 +109,11 @@ class Normaliser:
         for a, s in self.relative:
             shifted[..., a] += sign * state[..., None, s]
         return shifted
+
+
+def present(state: Tensor) -> Tensor:
+    """The present one of states (B, S), or of states with their history (B, K, S): (B, S)."""
+    return state[:, -1] if state.dim() == 3 else state
 
 
 def _spread(values: Tensor) -> Tensor:

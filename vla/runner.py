@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from vla.contracts import Chunk, Env, EnvSpec, Observation, StepResult, VlaError
+from vla.control.history import PRESENT, History, everywhere
 from vla.control.timeline import Target, Timeline
 from vla.perturb.latency import Delays, hold_still
 from vla.perturb.sensors import NoisySensors
@@ -37,6 +38,7 @@ class Actor(Memory, Protocol):
 
     spec: EnvSpec
     name: str
+    observation_steps: tuple[int, ...] = PRESENT  # what it sees of the past, as ``Observation.past``
     execute: int | None = None  # how many actions of a chunk it would have played before it looks again
 
     def begin(self) -> Memory:
@@ -103,7 +105,7 @@ class Runner:
             self._begun = True
             if self._timeline.hold is None:
                 self._timeline.hold = hold_still(self.agent.spec, observation)
-        return self._sensors(observation) if self._sensors else observation
+        return everywhere(self._sensors, observation) if self._sensors else observation
 
     def push(self, chunk: Chunk) -> None:
         """Place the agent's answer on the timeline; its first action is for the observation's time, ``chunk.time``.
@@ -150,12 +152,16 @@ class Runner:
         Raises SpecMismatchError where agent and env do not fit, and what ``act`` and ``Env.play`` raise.
         """
         self.agent.spec.require(env.env_spec, f"agent {self.agent.name}", f"env {env.env_spec.name}")
+        history, played = History(self.agent.observation_steps), self.step
         while True:
-            for action in self.act(replace(env.observe(), time=self.step * self._dt)):
+            for action in self.act(history.add(replace(env.observe(), time=self.step * self._dt))):
                 result = env.play(action)
                 yield result
                 if result.terminated or result.truncated:
                     return
+                played += 1
+                if history.looks_back and played < self.step:
+                    history.add(env.observe())
 
 
 def pace(agent: Actor, execute: int | None = None, dt: float | None = None) -> tuple[int, int]:

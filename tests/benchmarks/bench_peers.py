@@ -82,12 +82,13 @@ class Ours:
 
     def loss(self, raw: dict[str, Any]) -> Tensor:
         """Of a batch in SI units."""
-        return self.module.loss(self.normaliser.encode(raw))[0]
+        return self.module.loss(self.normaliser.encode(raw))[0].mean()
 
     def chunk(self, raw: dict[str, Any]) -> Tensor:
         """Actions (B, chunk, A), SI units."""
         with self.ema.applied():
-            answer = self.module.eval().sample(self.normaliser.encode(raw), _noise(len(raw["state"]), self.spec))
+            generators = [torch.Generator().manual_seed(row) for row in range(len(raw["state"]))]
+            answer = self.module.eval().sample(self.normaliser.encode(raw), generators).actions
         self.module.train()
         return self.normaliser.decode(answer, raw["state"])
 
@@ -192,10 +193,6 @@ def nearest(modules: Iterator[Any]) -> Any:
     if found is None:
         raise SystemExit("no width gives the number of parameters")
     return found
-
-
-def _noise(count: int, spec: EnvSpec) -> Tensor:
-    return torch.randn((count, CHUNK, len(spec.action)), generator=torch.Generator().manual_seed(0))
 
 
 def train(policy: Any, windows: Windows, held: Windows, spread: Tensor, args: argparse.Namespace) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def main() -> None:
     ours, theirs = (policy.to(args.device) for policy in matched(args.device))
     our_batch, their_batch = batches(args.batch, args.device)
     steps = {
-        "flow": stepper(ours, lambda: ours.loss(our_batch)[0], args.bf16, args.device),
+        "flow": stepper(ours, lambda: ours.loss(our_batch)[0].mean(), args.bf16, args.device),
         "lerobot": stepper(theirs, lambda: theirs(their_batch)[0], args.bf16, args.device),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}

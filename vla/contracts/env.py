@@ -21,6 +21,7 @@ class Observation:
         instruction: what the robot is asked to do, in any language.
         time: seconds since the episode began, or on a robot's own clock; what answers it is placed by it.
         stale: whether the images may show an earlier scene: of what is decided on them, one action should be played.
+        past: earlier observations, the oldest first, for a policy that looks back; see ``vla.control.history``.
     """
 
     images: dict[str, np.ndarray]
@@ -28,6 +29,7 @@ class Observation:
     instruction: str
     time: float = 0.0
     stale: bool = False
+    past: tuple[Observation, ...] = ()
 
     def check(self, spec: EnvSpec) -> None:
         """Raise BadObservationError unless this observation is what ``spec`` promises."""
@@ -47,6 +49,8 @@ class Observation:
         bad = [name for name, value in zip(spec.state, self.state, strict=True) if not np.isfinite(value)]
         if bad:
             raise BadObservationError(f"the state holds NaN or infinity in {', '.join(bad)}")
+        for earlier in self.past:
+            earlier.check(spec)
 
 
 @dataclass

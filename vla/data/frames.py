@@ -291,6 +291,8 @@ class Windows:
         episodes: use these episodes only, by number; all if None.
         paraphrase: called as ``paraphrase(text, rng)``; gives another sentence of the same meaning, so that a sentence
             is hardly ever seen twice. None keeps the recorded ones.
+        observation_steps: which frames, counted from a window's first, its images and states are of; more than one give
+            them another dimension. Before an episode's begin there is its first frame, again and again.
         decision_steps, decision_repeat: windows that begin within ``decision_steps`` frames of a new sub-instruction
             count ``decision_repeat`` times. There the sentence decides where to go; later the arm's own place gives
             it away, and a policy that sees mostly such frames learns to look at the nearest thing, not to read.
@@ -308,6 +310,7 @@ class Windows:
         paraphrase: Callable[[str, np.random.Generator], str] | None = None,
         decision_steps: int = 0,
         decision_repeat: int = 1,
+        observation_steps: tuple[int, ...] = (0,),
     ) -> None:
         count = len(cache.bounds) - 1
         chosen = list(range(count)) if episodes is None else list(episodes)
@@ -319,7 +322,7 @@ class Windows:
                 f"{sub_instruction_probability}"
             )
         self.cache, self.chunk, self.sub_instruction_probability = cache, chunk, sub_instruction_probability
-        self.paraphrase = paraphrase
+        self.paraphrase, self.observation_steps = paraphrase, observation_steps
         rows = np.concatenate([np.arange(cache.bounds[e], cache.bounds[e + 1]) for e in chosen])
         self.frames_once = rows[cache.columns["by_expert"][rows] > 0]
         decisive = self.frames_once[_frames_since_new_task(cache)[self.frames_once] < decision_steps]
@@ -339,7 +342,8 @@ class Windows:
         Returns:
             SI units, nothing normalised: ``images.{camera}`` uint8 (B, H, W, 3), ``state`` float32 (B, S),
             ``actions`` float32 (B, chunk, A) absolute, ``valid`` bool (B, chunk), ``instruction`` a list of B
-            strings, ``points.{camera}`` float32 (B, 6).
+            strings, ``points.{camera}`` float32 (B, 6). Of K > 1 ``observation_steps``, images are (B, K, H, W, 3) and
+            states (B, K, S).
         """
         import torch
 
@@ -347,8 +351,12 @@ class Windows:
         rows = self.starts[np.asarray(indices)]
         steps = rows[:, None] + np.arange(self.chunk)
         ends = self.ends[rows][:, None]
-        batch: dict[str, Any] = {f"images.{name}": cache.pictures(name, rows) for name in cache.frames}
-        batch["state"] = torch.from_numpy(columns["state"][rows])
+        seen = rows
+        if self.observation_steps != (0,):
+            first = cache.bounds[np.searchsorted(cache.bounds, rows, side="right") - 1]
+            seen = np.maximum(rows[:, None] + self.observation_steps, first[:, None])
+        batch: dict[str, Any] = {f"images.{name}": self._pictures(name, seen) for name in cache.frames}
+        batch["state"] = torch.from_numpy(columns["state"][seen])
         batch["actions"] = torch.from_numpy(columns["action"][np.minimum(steps, ends - 1)])
         batch["valid"] = torch.from_numpy(steps < ends)
         use_sub = rng.random(len(rows)) < self.sub_instruction_probability
@@ -363,6 +371,9 @@ class Windows:
         for name in cache.frames:
             batch[f"points.{name}"] = torch.from_numpy(columns[f"points.{name}"][rows])
         return batch
+
+    def _pictures(self, camera: str, rows: np.ndarray) -> Any:
+        return self.cache.pictures(camera, rows.reshape(-1)).unflatten(0, rows.shape)
 
 
 def _ends_of_turns(cache: FrameCache) -> np.ndarray:

@@ -107,14 +107,14 @@ class Resampler(nn.Module):
         return slots, every_hop
 
 
-def pointing_accuracy(logits: Tensor, points: Tensor, within: float = 0.125) -> float:
+def pointing_accuracy(logits: Tensor, points: Tensor, within: float = 0.125) -> Tensor:
     """The share of visible items (the first labelled point) that the first slot's peak lies ``within`` of.
 
     Arguments as for ``pointing_loss``; ``within`` is in units of half an image.
     """
     peak = cell_centres(round(logits.shape[-1] ** 0.5)).to(logits)[logits[:, 0].argmax(dim=-1)]
     right = (peak - points[:, :2]).norm(dim=-1) < within
-    return float((right * points[:, 2]).sum() / points[:, 2].sum().clamp(min=1.0))
+    return (right * points[:, 2]).sum() / points[:, 2].sum().clamp(min=1.0)
 
 
 def pointing_loss(logits: Tensor, points: Tensor, spread: float = 1.0) -> Tensor:
@@ -137,7 +137,7 @@ def pointing_loss(logits: Tensor, points: Tensor, spread: float = 1.0) -> Tensor
     return (loss * visible).sum() / visible.sum().clamp(min=1.0)
 
 
-def yaw_loss(tokens: Tensor, yaws: Tensor) -> tuple[Tensor, float]:
+def yaw_loss(tokens: Tensor, yaws: Tensor) -> tuple[Tensor, Tensor]:
     """How well the first two tokens say how the item and its place lie, and the item's mean error in degrees.
 
     The first four channels of a token are read as they are, as the cosine and sine of twice and of four times the yaw.
@@ -159,10 +159,10 @@ def yaw_loss(tokens: Tensor, yaws: Tensor) -> tuple[Tensor, float]:
     said = torch.atan2(code[..., 1], code[..., 0]).detach()
     error = torch.rad2deg(((said - angle + torch.pi) % (2 * torch.pi) - torch.pi).abs() / harmonics)[:, 0]
     first = known[:, 0] * torch.stack((torch.ones_like(yaw[:, 0]), 1 - known[:, 0, 0]), dim=-1)  # the lowest one known
-    return loss, float((error * first).sum() / first.sum().clamp(min=1.0))
+    return loss, (error * first).sum() / first.sum().clamp(min=1.0)
 
 
-def offset_loss(tokens: Tensor, offsets: Tensor) -> tuple[Tensor, float]:
+def offset_loss(tokens: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """How well the first two tokens say how far off the item and its place are; the item's error where it is near.
 
     The three channels after those of the yaw are read as asinh(offset / 2 cm), which minds each millimetre where
@@ -185,4 +185,4 @@ def offset_loss(tokens: Tensor, offsets: Tensor) -> tuple[Tensor, float]:
 
     missed = (_NEAR * torch.sinh(code.detach().clamp(-5, 5)) - offsets)[:, 0, :2].norm(dim=-1)
     near = offsets[:, 0, :2].norm(dim=-1) < 0.05  # never so where it is NaN
-    return loss, float(1000 * missed[near].median()) if near.any() else 0.0
+    return loss, 1000 * torch.where(near, missed, torch.nan).nanmedian().nan_to_num()

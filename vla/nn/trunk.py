@@ -64,7 +64,7 @@ class Trunk(nn.Module):
         slots, pointing = self.resampler(maps, images, words, mask, state)
         return slots, words, state, pointing
 
-    def grounding_losses(self, stills: dict) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def grounding_losses(self, stills: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What stills teach, each seen once and spoken of R times: three losses by name, and three scores.
 
         Args:

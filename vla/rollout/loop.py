@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import EnvSpec, Observation, VlaError
+from vla.control.history import everywhere
 from vla.control.timeline import Timeline
 from vla.host.parallel import SlotPool, WorkerDied
 from vla.rollout.clock import Clock, Lane
@@ -185,7 +186,8 @@ def run_lanes(
         return [[] for _ in lanes]
     timing = timing if timing is not None else Timing()
     begun = time.perf_counter()
-    factories = [partial(EpisodePlayer, lane.env, dict(lane.env_options), record_frames) for lane in lanes]
+    player, looks_back = partial(EpisodePlayer, video_below=record_frames), agent.observation_steps
+    factories = [partial(player, lane.env, dict(lane.env_options), looks_back=looks_back) for lane in lanes]
     with SlotPool(factories, len(lanes), workers) as pool:
         run = _Run(agent, lanes, pool, timing, on_episode, observation_filter, timeline)
         try:
@@ -347,7 +349,8 @@ def _decide(
     """
     observations = {lane: one.runner.see(one.observation) for lane, one in awake.items()}
     if observation_filter is not None:
-        observations = {lane: observation_filter(seen, awake[lane].request) for lane, seen in observations.items()}
+        for lane, one in awake.items():
+            observations[lane] = everywhere(partial(_filtered, observation_filter, one.request), observations[lane])
     seeds = {lane: one.runner.noise_seed for lane, one in awake.items()}
     timer = time.perf_counter()
     if any(one.runner.actor is not agent for one in awake.values()):
@@ -372,6 +375,10 @@ def _decide(
         runner.push(replace(chunk, time=now))
         orders[lane] = runner.upcoming(now)
     return orders
+
+
+def _filtered(change: ObservationFilter, request: EpisodeRequest, observation: Observation) -> Observation:
+    return change(observation, request)
 
 
 def _account(timing: Timing, turns: dict[int, Turn], workers: int, seconds: float) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from vla.contracts import BadObservationError, Env, EnvSpec, Observation, VlaError
 from vla.contracts.abilities import AsksFor, MeasuresSafety, explain
 from vla.contracts.errors import one_line
+from vla.control.history import PRESENT, History
 from vla.perturb.axes import for_reset
 
 
@@ -115,9 +116,13 @@ class EpisodePlayer:
         env_name: as ``vla.registry.make_env`` takes it.
         env_options: keyword arguments for the env.
         video_below: episodes with an index below this are filmed.
+        looks_back: the agent's ``observation_steps``.
     """
 
-    def __init__(self, env_name: str, env_options: dict[str, Any], video_below: int) -> None:
+    def __init__(
+        self, env_name: str, env_options: dict[str, Any], video_below: int, looks_back: tuple[int, ...] = PRESENT
+    ) -> None:
+        self._looks_back = looks_back
         self._name, self._options, self._video_below = env_name, env_options, video_below
         self._made: Env | None = None
         self._film: Any = None
@@ -149,6 +154,7 @@ class EpisodePlayer:
         """
         self._request, self._info, self._film, self._video_s = request, {}, None, 0.0
         self._result = EpisodeResult(request.index, request.seed, "", "", "", "", "")
+        self._history = History(self._looks_back)
         env = self._env
         try:
             options, harder = request.options, for_reset(request.perturb)
@@ -198,7 +204,9 @@ class EpisodePlayer:
         observation.check(self._env.env_spec)
         # Chunks are placed by this time, which an env of others may leave out.
         observation = replace(observation, time=self._result.steps * self._env.env_spec.dt)
-        return replace(observation, instruction=self._result.instruction) if self._request.swap else observation
+        if self._request.swap:
+            observation = replace(observation, instruction=self._result.instruction)
+        return self._history.add(observation)
 
     def advance(self, actions: np.ndarray, following: EpisodeRequest | None) -> Turn:
         """Play actions (n, A); at the episode's end go on with the ``following`` one, if there is one.
@@ -211,7 +219,13 @@ class EpisodePlayer:
         if self._stale:
             actions, self._stale = actions[:1], False
         try:
-            ended = any(self._play(action) for action in actions)
+            ended = False
+            for left, action in zip(range(len(actions) - 1, -1, -1), actions, strict=True):
+                ended = self._play(action)
+                if ended:
+                    break
+                if left and self._history.looks_back:
+                    self._observe()
             if ended:
                 self._finish()
             else:

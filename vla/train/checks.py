@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from vla.agent import Agent
 from vla.contracts import EnvSpec, VlaError
+from vla.nn.policy import Policy
 from vla.recipe import Recipe, flat
 
 
@@ -51,7 +50,7 @@ def require_fits(agent: Agent, recipe: Recipe, spec: EnvSpec) -> None:
         raise VlaError(f"agent {recipe.init} has another config; the recipe has {', '.join(differ)}")
 
 
-def make_policy(recipe: Recipe, spec: EnvSpec) -> nn.Module:
+def make_policy(recipe: Recipe, spec: EnvSpec) -> Policy:
     """The policy with fresh weights. Raises VlaError where it refuses its settings."""
     from vla.registry import load_policy
 

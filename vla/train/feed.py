@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from vla.contracts import Observation, VlaError
+from vla.control.history import observation_steps
 from vla.data.caches import cache_homes
 from vla.data.dataset import VLA_JSON
 from vla.data.frames import FrameCache, Windows
@@ -48,6 +50,7 @@ class Feed:
         stills_fingerprint: of the stills; empty until ``prepare_stills`` has run, and where there are none.
         env_options: arguments for the env's constructor, with which the dataset was recorded.
         share: windows of a micro-batch that this process sees.
+        prepare: what is done with each batch ahead of the step: ``Policy.prepare``.
         notes: lines on what is unusual about the data: what is held out, sentences that cannot be told apart.
 
     Raises VlaError where a batch cannot be shared out, or the data are missing or damaged.
@@ -67,15 +70,16 @@ class Feed:
         self.cache = FrameCache.build(data_dir, columns=data.columns)
         chunk = recipe.policy_config.chunk
         kept, held, self.notes = hold_out(self.cache, data.only_success, data.holdout)
-        drawn = (data.sub_instruction_probability, kept, self._paraphrase, data.decision_steps, data.decision_repeat)
-        self.windows = Windows(self.cache, chunk, *drawn)
-        self.held = Windows(self.cache, chunk, 0.0, held) if held else None
+        self._looks_back = observation_steps(recipe.policy_config)
+        self.windows = self._windows_of(self.cache, kept)
+        self.held = Windows(self.cache, chunk, 0.0, held, observation_steps=self._looks_back) if held else None
         self.fingerprint = self.cache.fingerprint
         self._parts = [_Part(self.windows, SampleOrder(len(self.windows), recipe.seed), self.share)]
         if data.corrections:
-            self._add_corrections(chunk)
+            self._add_corrections()
         caches = [part.windows.cache for part in self._parts]
         self.notes += losses(text for cache in caches for text in (*cache.instructions, *cache.sub_instructions))
+        self.prepare: Callable[[dict[str, Any]], dict[str, Any]] = lambda batch: batch
         self._stills: Stills | None = None
         self.stills_fingerprint = ""
         self.env_options = recorded_options(data_dir, recipe.env)
@@ -96,9 +100,13 @@ class Feed:
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
             self.stills_fingerprint = self._stills.fingerprint
 
-    def _add_corrections(self, chunk: int) -> None:
+    def _windows_of(self, cache: FrameCache, episodes: list[int] | None) -> Windows:
+        data, chunk = self._recipe.data, self._recipe.policy_config.chunk
+        drawn = (data.sub_instruction_probability, episodes, self._paraphrase)
+        return Windows(cache, chunk, *drawn, data.decision_steps, data.decision_repeat, self._looks_back)
+
+    def _add_corrections(self) -> None:
         data = self._recipe.data
-        drawn = (data.sub_instruction_probability, None, self._paraphrase, data.decision_steps, data.decision_repeat)
         found: list[Windows] = []
         for folder in data.corrections:
             if not Path(folder, "meta", "info.json").is_file():
@@ -106,7 +114,7 @@ class Feed:
             own = Path(folder, VLA_JSON).is_file()
             cache = FrameCache.build(folder, columns=() if own else data.columns)
             self.cache.spec.require(cache.spec, "the dataset", folder)
-            found.append(Windows(cache, chunk, *drawn))  # of failures too: the expert's turns in them are right
+            found.append(self._windows_of(cache, None))  # of failures too: the expert's turns in them are right
             self.fingerprint += f"+{cache.fingerprint}"
         ends = np.cumsum([len(windows) for windows in found])
         counts = np.diff(np.round(ends / ends[-1] * round(self.share * data.corrections_share)).astype(int), prepend=0)
@@ -133,8 +141,9 @@ class Feed:
         """The observation of the agent's golden trace: from a held-out episode where there is one."""
         windows = self.held or self.windows
         batch = windows.batch(np.array([len(windows) // 2]), batch_rng(self._recipe.seed, 0, 0))
-        images = {camera.name: batch[f"images.{camera.name}"][0].numpy() for camera in self.cache.spec.cameras}
-        return Observation(images, batch["state"][0].numpy(), batch["instruction"][0])
+        now = (0, -1) if len(self._looks_back) > 1 else 0  # of a policy that looks back, the present alone is kept
+        images = {camera.name: batch[f"images.{camera.name}"][now].numpy() for camera in self.cache.spec.cameras}
+        return Observation(images, batch["state"][now].numpy(), batch["instruction"][0])
 
     def part(self, part: int) -> int:
         """A number for a micro-batch of a step that no other process uses."""
@@ -146,12 +155,12 @@ class Feed:
         for part in range(recipe.optim.accumulate):
             count = step * recipe.optim.accumulate + part
             rng = batch_rng(recipe.seed, step, self.part(part))
-            batch = pinned(self._windows(count, rng), self._device)
+            batch = pinned(self.prepare(self._windows(count, rng)), self._device)
             if self._stills is not None:
                 begin = count * recipe.data.stills_batch + self._rank * self._stills_share
                 chosen = self._stills_order.take(begin, self._stills_share)
                 stills = self._stills.batch(chosen, recipe.data.stills_sentences, rng, self._paraphrase)
-                batch["stills"] = pinned(stills, self._device)
+                batch["stills"] = pinned(self.prepare(stills), self._device)
             parts.append(batch)
         return parts
 

@@ -50,8 +50,8 @@ class LossModule(nn.Module):
         self.policy = policy
         self._device_type, self._bf16 = device.type, precision == "bf16"
 
-    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """The loss, a scalar, and the policy's own metrics for an encoded batch."""
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of each sample (B,), and the policy's own metrics for an encoded batch."""
         with torch.autocast(self._device_type, torch.bfloat16) if self._bf16 else nullcontext(), catch_warnings():
             filterwarnings("ignore", "Mismatch dtype between input and weight")  # layer norms keep float32 weights
             return self.policy.loss(batch)

@@ -35,12 +35,17 @@ def seed_torch(seed: int, step: int, part: int) -> None:
 
 
 def fit_normaliser(windows: Windows) -> Normaliser:
-    """Statistics of the windows' states and actions; of a large dataset, of 50,000 windows spread evenly over it."""
+    """Statistics of the windows' states and actions."""
+    return Normaliser.fit(*samples(windows), windows.cache.spec)
+
+
+def samples(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """States (N, S) and chunks (N, chunk, A) in SI units; of a large dataset, 50,000 spread over it."""
     cache = windows.cache
     rows = windows.frames_once[:: -(-len(windows.frames_once) // _FIT_WINDOWS)]
     ends = windows.ends[rows]
     steps = np.minimum(rows[:, None] + np.arange(windows.chunk), ends[:, None] - 1)
-    return Normaliser.fit(cache.columns["state"][rows], cache.columns["action"][steps], cache.spec)
+    return cache.columns["state"][rows], cache.columns["action"][steps]
 
 
 class SampleOrder:
@@ -125,7 +130,7 @@ def colour_jitter(batch: dict[str, Any], strength: float) -> dict[str, Any]:
     """Vary brightness, contrast and colour balance of each image; geometry stays as it is.
 
     Args:
-        batch: an encoded batch; ``images.*`` are float (B, 3, H, W) in [-1, 1]. It is not changed.
+        batch: an encoded batch; ``images.*`` are float (B, …, 3, H, W) in [-1, 1]. It is not changed.
         strength: the largest relative change of brightness and contrast; of each channel, half of it.
 
     Returns a new dict. The draws come from torch's global generator.
@@ -135,12 +140,14 @@ def colour_jitter(batch: dict[str, Any], strength: float) -> dict[str, Any]:
     result = dict(batch)
     for key in sorted(k for k in batch if k.startswith("images.")):
         image = batch[key]
-        draws = (torch.rand(len(image), 5, 1, 1, device=image.device, dtype=image.dtype) * 2 - 1) * strength
-        contrast = 1 + draws[:, 1:2]
-        gains = (1 + draws[:, :1]) * (1 + draws[:, 2:] / 2)
+        shape = (len(image), *[1] * (image.dim() - 4), 5, 1, 1)  # all of a sample's history looks alike
+        draws = (torch.rand(shape, device=image.device, dtype=image.dtype) * 2 - 1) * strength
+        brightness, contrast, balance = draws.split((1, 1, 3), dim=-3)
+        contrast = 1 + contrast
+        gains = (1 + brightness) * (1 + balance / 2)
         # With pixels p in [0, 1] of mean m: gains * (contrast * (p - m) + m). As one affine map of [-1, 1] it is
         # three times as fast.
-        mean = (image.mean(dim=(1, 2, 3), keepdim=True) + 1) / 2
+        mean = (image.mean(dim=(-3, -2, -1), keepdim=True) + 1) / 2
         offset = gains * (contrast + 2 * mean * (1 - contrast)) - 1
         result[key] = torch.addcmul(offset, image, gains * contrast).clamp_(-1, 1)
     return result

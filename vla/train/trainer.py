@@ -35,7 +35,7 @@ from vla.train.log import TrainLog
 from vla.train.optim import LossModule, idle_parameters, learning_rate, make_optimizer, pick_precision
 from vla.train.result import Diverged, TrainingStopped, TrainResult
 from vla.train.run_folder import begin, go_on, writing
-from vla.train.sampling import Prefetch, colour_jitter, fit_normaliser, seed_torch, to_device
+from vla.train.sampling import Prefetch, colour_jitter, fit_normaliser, samples, seed_torch, to_device
 from vla.train.validate import closed_loop, held_out_loss
 
 
@@ -101,6 +101,8 @@ class _Run:
             self._start_from(load(recipe.init, str(self.device)))
         else:
             self.normaliser = fit_normaliser(self.feed.windows).to(self.device)
+            self._fit_policy()
+        self.feed.prepare = self.policy.prepare
         self.optimizer = make_optimizer(self.policy, optim, self.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = Ema(self.policy, optim.ema_decay)
@@ -115,8 +117,9 @@ class _Run:
         self.step = 0
         self.loss = math.nan
         self.wall_before, self.begun = 0.0, time.monotonic()
-        self.window: dict[str, float] = {}
+        self.window: dict[str, float | torch.Tensor] = {}  # tensors wait on the device until the log wants them
         self.window_steps = 0
+        self.exact = torch.float32 if self.device.type == "mps" else torch.float64  # for sums over many steps
         self.scores: dict[str, Any] = {}
         self.stop, self.all_stop = StopRequest(), False
         self.saved = 0  # the step of the last checkpoint
@@ -126,6 +129,13 @@ class _Run:
             self.feed.prepare_stills()
         if found is not None and found[1].get("stills", self.feed.stills_fingerprint) != self.feed.stills_fingerprint:
             raise VlaError(f"env {recipe.env} renders other stills than when this run began; train anew with --out")
+
+    def _fit_policy(self) -> None:
+        """What the policy takes from the data before it is trained. Its buffers are kept wherever weights are."""
+        state, actions = (torch.from_numpy(array).to(self.device) for array in samples(self.feed.windows))
+        encoded = self.normaliser.encode({"state": state, "actions": actions})
+        with torch.no_grad():
+            self.policy.fit(encoded["state"], encoded["actions"])
 
     def _start_from(self, agent: Agent) -> None:
         """Take over an agent's weights, and its statistics, which belong to them."""
@@ -181,8 +191,8 @@ class _Run:
     def _samples_a_step(self) -> int:
         return self.recipe.optim.batch_size * self.recipe.optim.accumulate
 
-    def _one_step(self, parts: list[dict[str, Any]]) -> dict[str, float]:
-        recipe, step, totals = self.recipe, self.step, dict[str, float]()
+    def _one_step(self, parts: list[dict[str, Any]]) -> dict[str, float | torch.Tensor]:
+        recipe, step, totals = self.recipe, self.step, dict[str, float | torch.Tensor]()
         rate = learning_rate(recipe.optim, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -194,11 +204,12 @@ class _Run:
                 batch["stills"] = self._ready(raw["stills"])
             last = part == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.module):
-                loss, metrics = self.module(batch)
+                losses, metrics = self.module(batch)
+                loss = losses.mean()
                 self.accelerator.backward(loss / len(parts))
             loss_sum += loss.detach() / len(parts)
             for name, value in metrics.items():
-                totals[name] = totals.get(name, 0.0) + float(value) / len(parts)
+                totals[name] = totals.get(name, 0.0) + value.detach().to(self.exact) / len(parts)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optim.clip_norm)
         shared = torch.stack((loss_sum, torch.full_like(loss_sum, float(bool(self.stop)))))
         loss_value, asked = self.accelerator.reduce(shared, "mean").tolist()
@@ -216,7 +227,7 @@ class _Run:
         self.step, self.loss = step + 1, loss_value
         return {**totals, "loss": loss_value, "gradient_norm": float(norm)}
 
-    def _add_to_window(self, metrics: dict[str, float]) -> None:
+    def _add_to_window(self, metrics: dict[str, float | torch.Tensor]) -> None:
         for name, value in metrics.items():
             self.window[name] = self.window.get(name, 0.0) + value
         self.window_steps += 1
@@ -226,7 +237,7 @@ class _Run:
         optim, every, last = self.recipe.optim, self.recipe.validate.every, self.step == self.recipe.optim.steps
         disturbed = False
         if self.step % optim.log_every == 0 or last:
-            means = {name: total / self.window_steps for name, total in self.window.items()}
+            means = {name: float(total) / self.window_steps for name, total in self.window.items()}
             self.window, self.window_steps = {}, 0
             speed = {"samples_per_s": round(samples_per_s, 2), "wall_s": round(self._wall_s(), 2)}
             log.write(self.step, {**means, "learning_rate": learning_rate(optim, self.step - 1), **speed})
@@ -273,7 +284,8 @@ class _Run:
 
     def _validation_loss(self, held: Windows) -> float:
         with self._averaged():
-            return held_out_loss(self.plain, held, self.normaliser, self.feed.share, self.recipe.seed, self.device)
+            rest = (self.feed.share, self.recipe.seed, self.device, self.feed.prepare)
+            return held_out_loss(self.plain, held, self.normaliser, *rest)
 
     def _closed_loop(self, log: TrainLog, agent: Any) -> None:
         """Let the agent act on validation seeds, and log how it did."""
@@ -313,7 +325,7 @@ class _Run:
                 "ema_updates": self.ema.updates,
                 "wall_s": self._wall_s(),
                 "loss": self.loss,
-                "window": self.window,
+                "window": {name: float(total) for name, total in self.window.items()},
                 "window_steps": self.window_steps,
                 "scores": self.scores,
             }

@@ -76,12 +76,13 @@ def hold_out(cache: FrameCache, only_success: bool, share: float) -> tuple[list[
 
 @torch.no_grad()
 def held_out_loss(
-    module: Callable[[dict[str, Any]], tuple[torch.Tensor, dict[str, float]]],
+    module: Callable[[dict[str, Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]],
     windows: Windows,
     normaliser: Normaliser,
     batch_size: int,
     seed: int,
     device: torch.device,
+    prepare: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> float:
     """The mean loss on a few batches spread over ``windows``: the same samples and draws at each call."""
     size = min(batch_size, len(windows))
@@ -90,9 +91,9 @@ def held_out_loss(
     total = 0.0
     for number, chosen in enumerate(np.split(indices, count)):
         seed_torch(seed, 0, _FIRST_PART + number)
-        raw = windows.batch(chosen, batch_rng(seed, 0, _FIRST_PART + number))
+        raw = prepare(windows.batch(chosen, batch_rng(seed, 0, _FIRST_PART + number)))
         loss, _ = module(normaliser.encode(to_device(raw, device)))
-        total += float(loss) / count
+        total += float(loss.mean()) / count
     return total
 
 

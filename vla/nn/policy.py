@@ -1,0 +1,77 @@
+"""What training and acting need of a policy, with defaults for what most do not care about."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a policy answers to B observations.
+
+    Attributes:
+        actions: normalised chunks (B, chunk, A).
+        log_probability: of each chunk (B,), where the policy knows it.
+        words: what it said of each observation, where it speaks: a plan, a sub-instruction.
+        extras: whatever else it has to show by name, B entries each, e.g. imagined frames.
+    """
+
+    actions: Tensor
+    log_probability: Tensor | None = None
+    words: list[str] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Policy(nn.Module, ABC):
+    """A network that learns from batches and answers with chunks. Sees normalised tensors only; owns no queue.
+
+    Attributes:
+        config: its frozen config dataclass, with ``chunk`` and ``execute``. Where that has ``observation_steps``, e.g.
+            (-1, 0), batches hold so many observations each, see ``vla.control.history``.
+    """
+
+    config: Any
+
+    @abstractmethod
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of each sample (B,), whose mean is trained, and what is to be logged by name: scalar tensors.
+
+        The batch is normalised, and is not changed. Random draws come from torch's global generator. Nothing is made a
+        float here: that would wait for the device at each step.
+        """
+
+    @abstractmethod
+    def sample(self, batch: dict[str, Any], generators: Sequence[torch.Generator]) -> Sampled:
+        """Answers to B normalised observations; row i draws from ``generators[i]`` alone, on the CPU, if at all."""
+
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What needs no network and can be done ahead, e.g. tokenising: a batch in SI units, on the CPU, likewise out.
+
+        In training it runs beside the steps, for demonstrations and stills alike. The batch is not changed.
+        """
+        return batch
+
+    def fit(self, state: Tensor, actions: Tensor) -> None:
+        """Fill persistent buffers (quantiles, a codebook) from the data, before a training that starts from nothing.
+
+        Args:
+            state: normalised, (N, S).
+            actions: normalised, (N, chunk, A).
+        """
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Every parameter once, for the optimiser. Here matrices and kernels decay, biases and norms do not."""
+        decayed = [p for p in self.parameters() if p.dim() >= 2]
+        free = [p for p in self.parameters() if p.dim() < 2]
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+def standard_normal(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:
+    """Standard normal numbers (B, *shape) on ``device``, a row from each generator, whatever the others are."""
+    return torch.stack([torch.randn(*shape, generator=one) for one in generators]).to(device)
