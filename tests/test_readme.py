@@ -79,6 +79,8 @@ def shrunken(command: str) -> list[str]:
         small += ["--perturb", "noise", "--episodes", "1", "--videos", "0"]
     if "lerobot_flow" in words:  # one camera, and no simulator that could render stills
         small += ["--policy.trunk.pixels", "32", "--data.stills", "0"]
+    if "finetune" in words:  # the network is that of the agent that ships
+        small = ["--optim.steps", "1", "--optim.batch_size", "2"]
     if any(word.startswith("gymnasium:") for word in words):
         small = ["--episodes", "2", "--workers", "1", "--videos", "1"]
     if any("metaworld" in word for word in words):  # one of fifty tasks, and one camera

@@ -203,8 +203,11 @@ def test_resume_without_a_name_takes_it_from_the_folder(
 
     (tmp_path / "run").mkdir()
     run_folder.begin(tmp_path / "run", replace(load_recipe("lerobot_flow"), seed=7))
-    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--show"]) == 0
+    assert (
+        main(["train", "--resume", "--optim.lr", "0.5", "--out", str(tmp_path / "run"), "--env", "dot", "--show"]) == 0
+    )
     shown = capsys.readouterr().out
+    assert "0.5" in shown  # which argparse would have taken for the recipe's name
     assert "recipe lerobot_flow" in shown and any(line.split()[:2] == ["seed", "7"] for line in shown.splitlines())
     run_folder.begin(tmp_path / "run", replace(load_recipe("lerobot_flow"), name="os.path:join"))
     assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--show"]) == 2

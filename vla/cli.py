@@ -199,7 +199,7 @@ def _dispatch(argv: list[str]) -> int:
     overrides = getattr(module, "ACCEPTS_OVERRIDES", False)
     if not overrides:
         parser.refuse_unknown_options(argv[1:])
-    args, extra = parser.parse_known_args(argv[1:])
+    args, extra = parser.parse_known_args(getattr(module, "joined", list)(argv[1:]))
     if extra and not overrides:
         parser.refuse(extra)
 

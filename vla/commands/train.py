@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
     parser.add_argument("--list", action="store_true", help="list the recipes and stop")
     parser.add_argument("--show", action="store_true", help="print the recipe's settings, overrides applied, and stop")
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """``--optim.steps 5`` as ``--optim.steps=5``, and so on: argparse would take the 5 for NAME."""
+    found: list[str] = []
+    for word in words:
+        before = found[-1] if found else ""
+        setting = "." in before or before in ("--init", "--init_share", "--seed", "--env")
+        if before.startswith("--") and "=" not in before and setting and not word.startswith("--"):
+            found[-1] = f"{before}={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _find(recipe: Recipe, own_path: str) -> Path:
