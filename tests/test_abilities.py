@@ -58,7 +58,7 @@ def test_abilities_are_told_from_the_env_or_its_class() -> None:
 
 
 def test_an_env_without_any_is_played_and_recorded(tmp_path: Path) -> None:
-    assert registry.tasks_of(BARE, {}) == () and registry.reading_of(BARE, {}) == ""
+    assert registry.EnvRef(BARE).tasks() == () and registry.EnvRef(BARE).reading() == ""
     assert axes.axes_of(BareDots) == axes.ANYWHERE
     results = run_episodes(BARE, DotAgent(), [EpisodeRequest(i, 100 + i) for i in range(3)], record_frames=1)
     assert all(result.success and not result.violations for result in results) and results[0].video

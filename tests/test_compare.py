@@ -13,7 +13,9 @@ from vla.commands import eval as eval_command
 from vla.contracts import VlaError
 from vla.eval.comparable import Run, load_runs, require_shared
 from vla.eval.compare import compare_runs, placed_share
-from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import evaluate
+from vla.eval.folder import read_results
 from vla.eval.pages.compare import render
 
 
@@ -41,7 +43,7 @@ def two(tmp_path_factory):
 
 def changed(folder, to, **more):
     """A copy of a run's results with some keys replaced."""
-    data = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    data = read_results(folder)
     for name, value in more.items():
         *inner, last = name.split("__")
         place = data
@@ -78,7 +80,7 @@ def test_the_figures_are_paired_with_the_first_run(two):
 
 
 def test_the_order_within_a_file_does_not_matter(two, tmp_path):
-    data = json.loads((two[1] / "results.json").read_text())
+    data = read_results(two[1])
     shuffled = changed(two[1], tmp_path / "shuffled", episodes_detail=data["episodes_detail"][::-1])
     one, other = (compare_runs(load_runs([two[0], run])) for run in (two[1], shuffled))
     assert one["against_first"][0]["success"] == other["against_first"][0]["success"]
@@ -132,7 +134,7 @@ def test_other_seeds_and_another_scene_for_the_same_seed_are_refused(two, tmp_pa
 
 
 def test_what_does_not_forbid_a_comparison_is_noted(two, tmp_path):
-    data = json.loads((two[1] / "results.json").read_text())
+    data = read_results(two[1])
     odd = changed(two[1], tmp_path / "odd", env_code_hash="0123", versions__numpy="1.0", execute=4, workers=7)
     code, versions = compare_runs(load_runs([two[0], odd]))["warnings"]
     assert "the env's code differs" in code and "0123 at commit" in code
@@ -174,7 +176,7 @@ def test_compare_on_the_command_line(two, tmp_path, monkeypatch, capsys):
 
 
 def test_a_users_mistakes_are_one_line(two, tmp_path, capsys):
-    good = json.loads((two[0] / "results.json").read_text())
+    good = read_results(two[0])
     episode = good["episodes_detail"][0]
     (tmp_path / "empty").mkdir()
     for name, content, said in (

@@ -10,8 +10,9 @@ from vla.commands import eval as eval_command
 from vla.contracts import VlaError, episode_seed
 from vla.eval.checks import ShuffledInstruction
 from vla.eval.compare import compare_shared
-from vla.eval.evaluate import EvalConfig, _choose_videos, evaluate
-from vla.eval.results import read_results
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import _choose_videos, evaluate
+from vla.eval.folder import read_results
 from vla.eval.table import print_table
 from vla.rollout.loop import EpisodeResult, RolloutInterrupted
 
@@ -23,7 +24,8 @@ def config(**more):
 def test_results_json_has_what_was_promised(tmp_path):
     summary = evaluate(config(), DotAgent(), tmp_path / "out", command="vla eval --env dot")
     written = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert written == json.loads(json.dumps(summary))
+    assert len(written.pop("content_hash")) == 16
+    assert written == json.loads(json.dumps(summary)) == read_results(tmp_path / "out")
     promised = "env agent policy episodes seed split success progress by policy_hz env_steps_per_s wall_s command"
     assert set(promised.split()) <= set(written)
     assert {"versions", "episodes_detail"} <= set(written)

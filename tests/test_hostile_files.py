@@ -48,6 +48,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def edit(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     data = json.loads(file.read_text(encoding="utf-8"))
+    data.pop("content_hash", None)  # which older results.json lack, so that leaving it out hides a change
     change(data)
     file.write_text(json.dumps(data), encoding="utf-8")
 
@@ -88,6 +89,20 @@ def test_results_ask_for_nothing_absurd(
     edit(evaluated / "results.json", lambda data: data["settings"].update({name: value}))
     line = refused(capsys, "eval", "--repeat", evaluated, "--env", ENV, "--out", tmp_path / "again")
     assert "results.json" in line
+
+
+def test_a_changed_digit_of_results_is_noticed(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, whole = evaluated / "results.json", (evaluated / "results.json").read_text(encoding="utf-8")
+    again = ("--env", ENV, "--episodes", 1, "--videos", 0, "--workers", 1, "--out", evaluated)
+    for old, new in (('"steps": ', '"steps": 1'), ('"progress": 1.0', '"progress": 0.9')):
+        assert old in whole
+        file.write_text(whole.replace(old, new, 1), encoding="utf-8")
+        for words in (("compare", evaluated, evaluated), ("eval", "--repeat", evaluated), ("eval", *again)):
+            assert f"{file} is damaged: it is not what vla eval wrote, by its" in refused(capsys, *words)
+    edit(file, lambda data: None)  # without its hash, as one of before there was any
+    assert main(["compare", str(evaluated), str(evaluated), "--out", str(tmp_path / "page")]) == 0
 
 
 @pytest.mark.parametrize("content", [b"\xff{}", b"[1]", b"[" * 100_000, b"", b'{"env": 3}', None, "a FIFO", "a folder"])

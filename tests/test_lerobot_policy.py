@@ -169,5 +169,7 @@ def test_eval_against_lerobot_plays_the_same_episodes(tmp_path: Path, monkeypatc
     assert [e["seed"] for e in ours["episodes_detail"]] == [e["seed"] for e in other["episodes_detail"]]
     assert other["policy"] == "lerobot act" and len(other["agent_hash"]) == 16 and other["execute"] == 1
     assert ours["against"]["agent"] == "act"
+    assert ours["command"].endswith(f"--against lerobot:{theirs}")
+    assert f"--agent lerobot:{theirs}" in other["command"] and f"--out {out / 'against'}" in other["command"]
     counted = Counter(e["success"] for e in ours["episodes_detail"])
     assert ours["against"]["difference"] == pytest.approx(counted[True] / 4 - other["success"]["rate"])

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import vla.host.progress
-from vla.host.progress import Progress
+from vla.host.progress import EpisodeBar, Progress
 
 
 def test_a_file_gets_lines_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +38,18 @@ def test_a_quiet_one_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with Progress(console=Console(file=out), disable=True) as bar:
         bar.advance(bar.add_task("recording", total=1))
     assert not out.getvalue()
+
+
+def test_the_score_of_episodes_counts_those_that_were_played_before() -> None:
+    out = io.StringIO()
+    with EpisodeBar(Console(file=out, force_terminal=True, width=120)) as bar:
+        assert not bar.begun
+        bar.stage("recording", 6, done=2, good=1)
+        bar.part("the second part", 1, 1)
+        bar.count(True)
+        assert bar.begun and bar.tasks[0].completed == 4 and bar.tasks[0].fields["score"].startswith("75.0% succeed, ")
+        bar.extend(8)
+        bar.stage("writing", 1)
+        bar.count(None)
+    assert [(task.completed, task.total) for task in bar.tasks] == [(4, 4), (1, 1)]
+    assert "episodes/s" in out.getvalue() and not bar.tasks[1].fields["score"]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lerobot_data import make_dataset
 from vla import cli, registry
-from vla.eval.results import read_results
+from vla.eval.folder import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")

@@ -1,8 +1,11 @@
 """The folders are the registry; the folders are found, and nothing else takes their names."""
 
+import json
+import pickle
 import subprocess
 import sys
 import types
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from vla import paths, registry
 from vla.contracts import VlaError
 from vla.recipe import Recipe
-from vla.registry import UnknownNameError
+from vla.registry import EnvRef, UnknownNameError
 
 ROOT = Path(__file__).resolve().parent.parent
 # What the registry asks of an env and of a policy, so that it makes neither of a class that is none.
@@ -182,3 +185,14 @@ def test_the_project_itself_is_in_order() -> None:
     assert "tidy_desk" in registry.names("env")
     assert "flow" in registry.names("policy")
     assert "instructions" not in registry.names("env")
+
+
+def test_an_env_is_its_name_and_its_options(tree: Path) -> None:
+    ref = pickle.loads(pickle.dumps(EnvRef("desk", {"px": 3})))
+    assert ref == EnvRef(**json.loads(json.dumps(asdict(ref)))) and ref.env_class is registry.load_env("desk")
+    assert ref.make().px == 3
+    assert ref.tasks() == () and ref.reading() == ""  # and no env is made for that
+    with pytest.raises(VlaError, match="the env 'desk' has no option 'fresh'"):
+        EnvRef("desk", {"fresh": True}).make()
+    with pytest.raises(VlaError, match="is no text: type it in UTF-8"):
+        ref.check({"instruction": "\udce4"})

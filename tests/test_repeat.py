@@ -11,7 +11,8 @@ from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
 from vla import cli
 from vla.commands import eval as eval_command
-from vla.eval.evaluate import EvalConfig
+from vla.eval.config import EvalConfig
+from vla.eval.folder import read_results
 from vla.eval.repeat import compare_episodes
 from vla.eval.results import agent_hashes
 from vla.host import provenance
@@ -37,7 +38,7 @@ def vla_eval(*words):
 
 
 def results(folder):
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return read_results(folder)
 
 
 def record(folder, *words):

@@ -18,8 +18,9 @@ from vla import cli
 from vla.commands import eval as eval_command
 from vla.contracts import VlaError
 from vla.eval import evaluate as evaluation
-from vla.eval.evaluate import AfterEpisodes, EvalConfig, evaluate
-from vla.eval.results import as_json, read_results
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import AfterEpisodes, evaluate
+from vla.eval.folder import as_json, read_results
 from vla.eval.robustness import run_suite
 from vla.host import files, provenance
 from vla.rollout.loop import RolloutInterrupted
@@ -240,7 +241,7 @@ def test_a_full_disk_is_told_before_the_episodes_and_later_costs_none(tmp_path, 
     def fills(path, content):
         return full() if path.parent == tmp_path / "filled" else write(path, content)
 
-    monkeypatch.setattr(evaluation, "write_atomically", fills)
+    monkeypatch.setattr("vla.eval.folder.write_atomically", fills)
     monkeypatch.setattr(evaluation, "SAVE_EVERY_S", 0.0)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(evaluation.tempfile, "tempdir", None)

@@ -13,9 +13,10 @@ from vla.commands import eval as eval_command
 from vla.contracts import VlaError
 from vla.eval import preview, wording
 from vla.eval.comparable import protocol_rows
-from vla.eval.evaluate import EvalConfig, evaluate
-from vla.eval.results import read_results
-from vla.eval.robustness import part_folder, plan, run_suite
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import evaluate
+from vla.eval.folder import part_folder, read_results
+from vla.eval.robustness import plan, run_suite
 from vla.eval.statistics import retained_share
 from vla.perturb import axes as perturb
 from vla.rollout.loop import RolloutInterrupted
@@ -94,7 +95,7 @@ def test_an_interrupted_suite_goes_on_where_it_stopped(tmp_path):
     done = int(kept["suite_unfinished"].split()[0])
     assert 0 < done < 7 and kept["episodes"] == 3
     resumed, skipped, played = Hashed(), [], []
-    found = run_suite(wanted, resumed, tmp_path / "cut", "", played.append, lambda name, n: skipped.append(n))
+    found = run_suite(wanted, resumed, tmp_path / "cut", "", played.append, lambda name, n, good: skipped.append(n))
     assert 3 * (done + 1) <= sum(skipped) < 3 * (done + 2) and len(played) == 3 * 8 - sum(skipped)
     for name in ("suite", "delay_ms", "retained", "success"):
         assert found[name] == whole[name]
@@ -153,7 +154,7 @@ def test_a_suite_is_repeated_part_by_part(tmp_path, capsys):
     words = ("--env", ENV, *SMALL, "--suite", "robustness", "--perturb", "noise", "--out", tmp_path / "first")
     assert vla_eval(*words) == 0
     changed = part_folder(tmp_path / "first", "noise", "strong") / "results.json"
-    data = json.loads(changed.read_text(encoding="utf-8"))
+    data = read_results(changed)
     data["episodes_detail"][1]["steps"] += 1
     changed.write_text(json.dumps(data), encoding="utf-8")
     capsys.readouterr()

@@ -17,7 +17,8 @@ from envs.tidy_desk.task import TidyDesk
 from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
 from vla.contracts import StepResult
-from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import evaluate
 from vla.eval.pages.report import render
 
 

@@ -17,11 +17,12 @@ from vla.data.quota import MOST_ATTEMPTS, Quota
 from vla.data.record import SHARDS, RecordSettings, RecordSummary, record
 from vla.data.stills import Stills
 from vla.eval.benchmark import benchmark_rows, benchmark_scores, mean_of_rates
-from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import evaluate
 from vla.eval.repeat import compare_episodes, read_recording
 from vla.eval.statistics import Rate, rate_of
 from vla.eval.table import print_table
-from vla.registry import tasks_of
+from vla.registry import EnvRef
 from vla.rollout.player import EpisodeResult
 
 ENV = "tests.test_tasks:TaskDots"
@@ -94,7 +95,7 @@ def test_recording_keeps_as_many_of_each_task(tmp_path: Path) -> None:
 
 
 def test_each_slot_stays_with_a_task() -> None:
-    assert tasks_of(ENV, {}) == TASKS and tasks_of("tests.fake_env:DotEnv", {}) == ()
+    assert EnvRef(ENV).tasks() == TASKS and EnvRef("tests.fake_env:DotEnv").tasks() == ()
     requests = EvalConfig(env=ENV, episodes=4, slots=2).requests()
     assert sorted(request.index for request in requests) == list(range(12))
     for request in requests:

@@ -15,9 +15,10 @@ from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
 from vla.contracts import episode_seed
 from vla.contracts.abilities import Shortfall
-from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import evaluate
+from vla.eval.folder import read_results
 from vla.eval.pages.report import render
-from vla.eval.results import read_results
 from vla.eval.table import print_table
 from vla.host import lettering
 from vla.host.video import HEIGHT, WIDTH, Film

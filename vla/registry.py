@@ -27,6 +27,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,25 +87,6 @@ def from_file(kind: str, name: str, file: object, typed: str | None = None) -> s
     )
 
 
-def make_env_of_file(name: str, options: dict[str, Any], file: object, typed: str | None = None) -> Env:
-    """Make the env that ``file`` names, with the options that it gives; ``typed`` is the env that the user named.
-
-    Raises VlaError, naming the file, for an env that is not ours and for whatever the env makes of its options.
-    """
-    from_file("env", name, file, typed)
-    for key, value in options.items():
-        number = isinstance(value, (int, float)) and abs(value) <= _LARGEST
-        if not (number or value is None or isinstance(value, str)):
-            raise VlaError(f"{file} is damaged: the env's option '{key}' is {str(value)[:40]}")
-    with only_typed([name] if name == typed or name in (_typed or ()) else []):
-        try:
-            return make_env(name, **options)
-        except VlaError as error:
-            raise type(error)(f"{file}: {error}") from error
-        except Exception as error:  # whatever an env makes of values that nobody typed
-            raise VlaError(f"{file}: the env '{name}' does not take {options}: {error!r}") from error
-
-
 def require_typed(name: str, what: str) -> None:
     """Raise VlaError under a command line whose user did not type ``name``, before outside code is imported for it."""
     if _typed is not None and name not in _typed and not is_allowed(name):
@@ -160,49 +142,77 @@ def make_env(name: str, **kwargs: Any) -> Env:
     return found(**kwargs)
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
-    """Find out, before anything is made, whether an env takes these reset options, as far as its class can tell.
+@dataclass(frozen=True)
+class EnvRef:
+    """An env as it can be made again, here or in another process.
 
-    Raises VlaError for an instruction that is no Unicode text, and what the env's ``check_options`` raises.
+    Attributes:
+        name: as ``--env`` takes it.
+        options: keyword arguments for its constructor, e.g. ``{"cameras_px": 224}``; JSON types.
     """
-    text = options.get("instruction")
-    try:
-        str(text).encode()
-    except UnicodeEncodeError:
-        raise VlaError(f"the instruction {text!a} is no text: type it in UTF-8") from None
-    found: Any = load_env(name)
-    if isinstance(found, ChecksOptions):
-        found.check_options(options)
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def env_class(self) -> Any:
+        """The env's class. Raises what ``load_env`` does."""
+        return load_env(self.name)
+
+    def make(self) -> Env:
+        """The env. Raises what ``make_env`` does."""
+        return make_env(self.name, **self.options)
+
+    def spec(self) -> EnvSpec:
+        """The spec of the env."""
+        return self._asked("env_spec")
+
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of an env that has several, by name; empty for an env that has none."""
+        return tuple(self._asked("tasks")) if isinstance(self.env_class, HasTasks) else ()
+
+    def reading(self) -> str:
+        """What of its observations an outside env's adapter uses, and what not, in a line; else an empty text."""
+        return str(self._asked("reading")) if isinstance(self.env_class, Adapts) else ""
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Find out, before anything is made, whether it takes these reset options, as far as its class can tell.
+
+        Raises VlaError for an instruction that is no Unicode text, and what the env's ``check_options`` raises.
+        """
+        text = options.get("instruction")
+        try:
+            str(text).encode()
+        except UnicodeEncodeError:
+            raise VlaError(f"the instruction {text!a} is no text: type it in UTF-8") from None
+        if isinstance(self.env_class, ChecksOptions):
+            self.env_class.check_options(options)
+
+    def _asked(self, attribute: str) -> Any:
+        env: Any = self.make()
+        try:
+            return getattr(env, attribute)
+        finally:
+            env.close()
 
 
-def spec_of(name: str, options: dict[str, Any]) -> EnvSpec:
-    """The spec of the env that ``make_env`` would make."""
-    env = make_env(name, **options)
-    try:
-        return env.env_spec
-    finally:
-        env.close()
+def make_env_of_file(env: EnvRef, file: object, typed: str | None = None) -> Env:
+    """Make the env that ``file`` tells of; ``typed`` is the env that the user named.
 
-
-def tasks_of(name: str, options: dict[str, Any]) -> tuple[str, ...]:
-    """The tasks of an env that has several, by name, made with these ``options``; empty for an env that has none."""
-    return tuple(_asked(name, options, HasTasks, "tasks") or ())
-
-
-def reading_of(name: str, options: dict[str, Any]) -> str:
-    """What of its observations an outside env's adapter uses, and what it does not, in a line; else an empty text."""
-    return str(_asked(name, options, Adapts, "reading") or "")
-
-
-def _asked(name: str, options: dict[str, Any], ability: type, attribute: str) -> Any:
-    """What the env that ``make_env`` would make says of an ability; None, and none is made, if its class has it not."""
-    if not isinstance(load_env(name), ability):
-        return None
-    env: Any = make_env(name, **options)
-    try:
-        return getattr(env, attribute)
-    finally:
-        env.close()
+    Raises VlaError, naming the file, for an env that is not ours and for whatever the env makes of its options.
+    """
+    name = from_file("env", env.name, file, typed)
+    for key, value in env.options.items():
+        number = isinstance(value, (int, float)) and abs(value) <= _LARGEST
+        if not (number or value is None or isinstance(value, str)):
+            raise VlaError(f"{file} is damaged: the env's option '{key}' is {str(value)[:40]}")
+    with only_typed([name] if name == typed or name in (_typed or ()) else []):
+        try:
+            return env.make()
+        except VlaError as error:
+            raise type(error)(f"{file}: {error}") from error
+        except Exception as error:  # whatever an env makes of values that nobody typed
+            raise VlaError(f"{file}: the env '{name}' does not take {env.options}: {error!r}") from error
 
 
 def split_argument(name: str, kind: str = "env") -> tuple[str, str | None]:

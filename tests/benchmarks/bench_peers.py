@@ -51,7 +51,8 @@ from tests.benchmarks.bench_train import parameters
 from vla.agent import Agent
 from vla.contracts import EnvSpec, Observation, VlaError
 from vla.data.frames import FrameCache, Windows
-from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import evaluate
 from vla.host.files import write_atomically
 from vla.host.provenance import machine
 from vla.nn.config import TrunkConfig

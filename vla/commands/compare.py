@@ -45,8 +45,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from vla.contracts import VlaError
     from vla.eval.comparable import load_runs
     from vla.eval.compare import compare_runs
+    from vla.eval.folder import as_json
     from vla.eval.pages.compare import render
-    from vla.eval.results import as_json
     from vla.host.files import write_atomically
 
     if extra:

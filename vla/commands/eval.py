@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vla.eval.evaluate import EvalConfig
+    from vla.eval.config import EvalConfig
 
 HELP = "measure an agent in a simulated env"
 
@@ -41,7 +41,6 @@ killed goes on when the same command is given again, and comes out as if it had 
 Evaluation seeds never meet training seeds. The exit code is 0 if the evaluation ran, however well the agent did.
 """
 
-LEROBOT = "lerobot:"  # before the folder of a policy that LeRobot trained
 REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out", "device", "overwrite")
 
 
@@ -109,7 +108,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     from vla import registry
     from vla.contracts import VlaError
-    from vla.eval.evaluate import EvalConfig
+    from vla.eval.config import LEROBOT, EvalConfig
     from vla.eval.table import print_table
     from vla.host.files import claimed
     from vla.host.parallel import available_cpus
@@ -141,22 +140,23 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         env_options=registry.env_options(args.env_option),
         **_perturbations(args),
     )
-    registry.check_options(config.env, config.options)
+    config.check_env()
     out = args.out or Path("runs") / f"eval_{args.env.replace(':', '_').replace('/', '_')}"
     console = Console()
     if args.preview:
         return _preview(console, config, out)
-    if reading := registry.reading_of(config.env, config.env_options):
+    if reading := config.env_ref.reading():
         _tell(console, reading)
     agent = _load_agent(args.agent, config)
-    against = str(args.against or "")
+    against, keep = args.against, not args.overwrite
     with claimed(out, "vla eval"):
-        if against.startswith(LEROBOT):
-            _tell(console, f"first {against}, on the same episodes")
-            args.against, theirs = None, replace(config, agent=against, check=0)
-            _evaluate(console, theirs, _load_agent(against, config), out / "against", args, not args.overwrite)
-            args.against = out / "against"
-        summary = _evaluate(console, config, agent, out, args, not args.overwrite)
+        if str(against).startswith(LEROBOT):
+            name, against = str(against), out / "against"
+            _tell(console, f"first {name}, on the same episodes")
+            theirs = replace(config, agent=name, check=0)
+            command = command_line(args, agent=name, check=0, against=None, out=against)
+            _evaluate(console, theirs, _load_agent(name, config), against, command, keep)
+        summary = _evaluate(console, config, agent, out, command_line(args), keep, against)
     print_table(console, summary)
     _tell(console, f"\nreport: {out / 'report.html'}")
     return 0
@@ -210,7 +210,13 @@ def _preview(console: Console, config: EvalConfig, out: Path) -> int:
 
 
 def _evaluate(
-    console: Console, config: EvalConfig, agent: Any, out: Path, args: argparse.Namespace, keep: bool
+    console: Console,
+    config: EvalConfig,
+    agent: Any,
+    out: Path,
+    command: str,
+    keep: bool,
+    against: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate under a progress bar; with ``keep``, go on with what ``out`` holds.
 
@@ -221,21 +227,23 @@ def _evaluate(
     from vla.eval.robustness import run_suite
     from vla.eval.table import print_table
     from vla.host.interrupt import exit_code
+    from vla.host.progress import EpisodeBar
     from vla.rollout.loop import RolloutInterrupted
 
-    command = command_line(args)
     try:
-        with _Progress(console) as progress:
+        with EpisodeBar(console) as bar:
+
+            def count(result: Any) -> None:
+                bar.count(result.success)
+
             if config.suite:
                 requests = config.requests()
                 if keep:
                     resume.find(out, config, agent, requests)  # refuses where it is another evaluation
-                progress.on_stage("robustness", (1 + sum(map(len, config.suite.values()))) * len(requests))
-                return run_suite(config, agent, out, command, progress.on_episode, progress.on_part, keep)
-            summary = evaluate(
-                config, agent, out, command, progress.on_episode, progress.on_stage, against=args.against, keep=keep
-            )
-        if not progress.begun:
+                bar.stage("robustness", (1 + sum(map(len, config.suite.values()))) * len(requests))
+                return run_suite(config, agent, out, command, count, bar.part, keep)
+            summary = evaluate(config, agent, out, command, count, bar.stage, against=against, keep=keep)
+        if not bar.begun:
             _tell(console, f"{out} holds this evaluation, finished on {summary.get('date')}: --overwrite plays it anew")
         elif summary.get("resumed"):
             _tell(console, f"{summary['resumed']} episodes were finished before")
@@ -256,10 +264,10 @@ def _repeat(args: argparse.Namespace) -> int:
 
     from vla.contracts import VlaError
     from vla.eval import resume
+    from vla.eval.folder import write_results
     from vla.eval.repeat import compare_episodes, compare_parts, read_recording, require_same
-    from vla.eval.results import as_json
     from vla.eval.table import print_table
-    from vla.host.files import claimed, write_atomically
+    from vla.host.files import claimed
 
     given = [action for action in _parser()._actions if getattr(args, action.dest, None) != action.default]
     refused = [
@@ -284,11 +292,11 @@ def _repeat(args: argparse.Namespace) -> int:
     if not args.overwrite:
         resume.require_settings(out, recording.config)
     with claimed(out, "vla eval"):
-        summary = _evaluate(console, recording.config, agent, out, args, keep=False)
+        summary = _evaluate(console, recording.config, agent, out, command_line(args), keep=False)
         found = compare_episodes(recording.data, summary)
         parts = compare_parts(folder, out, recording.config.suite)
         summary["repeat"] = {"of": recording.label, **found} | ({"parts": parts} if parts else {})
-        write_atomically(out / "results.json", as_json(summary))
+        write_results(out, summary)
     print_table(console, summary)
     _tell(console, f"\n{found['same']} of {found['episodes']} episodes came out the same", "bold")
     for episode in found["differing"]:
@@ -306,9 +314,10 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
 
     from vla.agent import load
     from vla.contracts import VlaError
+    from vla.eval.config import LEROBOT
     from vla.host.parallel import available_cpus
     from vla.paths import shipped_agent
-    from vla.registry import spec_of, split_argument
+    from vla.registry import split_argument
     from vla.rollout.lerobot_policy import LeRobotPolicy
 
     if config.device is not None:
@@ -322,7 +331,7 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
     # meanwhile.
     torch.set_num_threads(threads or (available_cpus() if theirs else 1))
     if theirs:
-        return LeRobotPolicy(str(name).removeprefix(LEROBOT), spec_of(config.env, config.env_options), config.device)
+        return LeRobotPolicy(str(name).removeprefix(LEROBOT), config.env_ref.spec(), config.device)
     agent = load(name or shipped_agent(split_argument(config.env)[0]), config.device)
     agent.threads = threads or 1
     return agent
@@ -334,11 +343,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def command_line(args: argparse.Namespace) -> str:
-    """The command that gives the same figures: every option that differs from its default."""
+def command_line(args: argparse.Namespace, **other: Any) -> str:
+    """The command that gives the same figures: every option, or its ``other`` value, that differs from its default."""
     words = ["vla", "eval"]
     for action in _parser()._actions:
-        value = getattr(args, action.dest, None)
+        value = other.get(action.dest, getattr(args, action.dest, None))
         if value is not None and value != action.default:
             if value is True:
                 words.append(action.option_strings[-1])
@@ -346,48 +355,3 @@ def command_line(args: argparse.Namespace) -> str:
             for one in value if isinstance(value, list) else [value]:
                 words += [action.option_strings[-1], str(one)]
     return shlex.join(words)
-
-
-class _Progress:
-    """A progress bar with the time left and the running score."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        from vla.host.progress import Progress
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[score]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task: Any = None
-        self.begun = False  # whether anything is played
-        self._succeeded = self._ended = 0
-
-    def on_stage(self, name: str, episodes: int) -> None:
-        self.begun = True
-        if self._task is not None:
-            self._bar.update(self._task, completed=self._ended, total=self._ended)
-        self._succeeded = self._ended = 0
-        self._task = self._bar.add_task(name, total=episodes, score="")
-
-    def on_part(self, name: str, done: int) -> None:
-        """A part of the stage begins; ``done`` of its episodes need not be played."""
-        self._ended += done
-        self._bar.update(self._task, description=name, completed=self._ended)
-
-    def on_episode(self, result: Any) -> None:
-        self._ended += 1
-        self._succeeded += result.success
-        self._bar.update(self._task, completed=self._ended, score=f"{self._succeeded} succeeded")
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

@@ -135,7 +135,7 @@ def _record(args: argparse.Namespace) -> int:
     from vla.data.record import RecordSettings, record
     from vla.eval.statistics import wilson
     from vla.host.interrupt import exit_code
-    from vla.registry import check_options, env_options
+    from vla.registry import env_options
 
     settings = RecordSettings(
         env=args.env,
@@ -155,7 +155,7 @@ def _record(args: argparse.Namespace) -> int:
     )
     for bound in settings.items or (None,):  # told before anything is loaded
         items = None if bound is None else (bound, bound)
-        check_options(settings.env, replace(settings, items=items).options(settings.seed))
+        settings.env_ref.check(replace(settings, items=items).options(settings.seed))
     console = Console()
     try:
         summary = record(settings, command=shlex.join(["vla", *sys.argv[1:]]))

@@ -27,9 +27,9 @@ from vla.data.record_settings import RecordSettings
 from vla.data.record_workers import SHARDS, load_agent, play_all, shard_path
 from vla.data.shards import DamagedShardError, Shard
 from vla.host.files import claimed, holds_nothing, printable, read_json, require_keys, require_room, write_atomically
+from vla.host.progress import EpisodeBar
 from vla.host.provenance import commit, versions
 from vla.perturb import axes as perturb
-from vla.registry import load_env, spec_of, tasks_of
 
 COMMAND = "command.json"
 
@@ -66,13 +66,13 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
             Finished episodes are kept in each case.
     """
     began = time.perf_counter()
-    spec = spec_of(settings.env, settings.env_options)
+    spec = settings.env_ref.spec()
     frames_per_second(spec)
     if settings.agent:
         load_agent(settings).spec.require(spec, f"agent {settings.agent}", f"env {settings.env}")
     perturb.require(
         dict.fromkeys(settings.randomize, "medium"),
-        perturb.for_training(load_env(settings.env)),
+        perturb.for_training(settings.env_ref.env_class),
         f"vla record --env {settings.env}",
     )
     if settings.noise and not noisy_dims(spec)[0]:
@@ -83,19 +83,20 @@ def record(settings: RecordSettings, command: str = "", show: bool = True) -> Re
 
 def _record(settings: RecordSettings, spec: EnvSpec, command: str, show: bool) -> RecordSummary:
     shards = dict(_finished(settings))
-    quota = Quota(settings.episodes, tasks_of(settings.env, settings.env_options))
+    quota = Quota(settings.episodes, settings.env_ref.tasks())
     counted, todo = quota.plan(_kept(shards))
     if not todo and _assembled(settings.out, len(counted)):
         return _summary(quota, {index: shards[index] for index in counted}, 0)
     new = 0
-    with _Bar("recording", len(counted) + len(todo), show) as bar:
-        bar.start_at(len(counted), sum(shards[index].facts["success"] for index in counted))
+    with EpisodeBar(show=show) as bar:
+        good = sum(shards[index].facts["success"] for index in counted)
+        bar.stage("recording", len(counted) + len(todo), len(counted), good)
         while todo:  # more than once only where failures are to be made good
             proven = any("error" not in shard.facts for shard in shards.values())
             with closing(play_all(settings, todo, proven)) as played:
                 for index in played:
                     shards[index] = Shard(shard_path(settings, index))
-                    bar.advance(shards[index].facts["success"])
+                    bar.count(shards[index].facts["success"])
             new += len(todo)
             counted, todo = quota.plan(_kept(shards))
             bar.extend(len(counted) + len(todo))
@@ -113,8 +114,9 @@ def _record(settings: RecordSettings, spec: EnvSpec, command: str, show: bool) -
         "commit": commit(),
     }
     try:
-        with _Bar("writing the dataset", summary.kept, show, rate=False) as bar:
-            assemble(settings.out, ordered, spec, settings.video_format, facts, bar.advance)
+        with EpisodeBar(show=show) as bar:
+            bar.stage("writing the dataset", summary.kept)
+            assemble(settings.out, ordered, spec, settings.video_format, facts, lambda: bar.count(None))
     except DamagedShardError as error:
         error.path.unlink(missing_ok=True)
         raise VlaError(f"{error}; the same command records that episode again") from error
@@ -238,41 +240,3 @@ def _summary(quota: Quota, shards: dict[int, Shard], new: int) -> RecordSummary:
     frames = sum(shard.facts["steps"] for shard in kept)
     errors = {index: shard.facts["error"] for index, shard in shards.items() if "error" in shard.facts}
     return RecordSummary(len(shards), succeeded, len(kept), frames, new, 0.0, quota.unfilled(_kept(shards)), errors)
-
-
-class _Bar:
-    """A progress bar: done, share of successes, rate, time left."""
-
-    def __init__(self, text: str, total: int, show: bool, rate: bool = True) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        from vla.host.progress import Progress
-
-        extra = [TextColumn("{task.fields[rate]}")] if rate else []
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *extra, TimeRemainingColumn(),
-            disable=not show,
-        )  # fmt: skip
-        self._task = self._bar.add_task(text, total=total, rate="")
-        self._done = self._good = self._new = 0
-        self._began = time.perf_counter()
-
-    def start_at(self, done: int, good: int) -> None:
-        self._done, self._good = done, good
-        self._bar.update(self._task, completed=done)
-
-    def extend(self, total: int) -> None:
-        self._bar.update(self._task, total=total)
-
-    def advance(self, success: bool = True) -> None:
-        self._done, self._good, self._new = self._done + 1, self._good + success, self._new + 1
-        speed = self._new / (time.perf_counter() - self._began)
-        text = f"{self._good / self._done:.1%} succeed, {speed:.2f} episodes/s"
-        self._bar.update(self._task, advance=1, rate=text)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vla.perturb import axes as perturb
+from vla.registry import EnvRef
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class RecordSettings:
     agent: str = ""
     env_options: dict[str, Any] = field(default_factory=dict)
     randomize: tuple[str, ...] = ()
+
+    @property
+    def env_ref(self) -> EnvRef:
+        """The env, as it can be made."""
+        return EnvRef(self.env, self.env_options)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on in a folder: all but its size, place and speed."""

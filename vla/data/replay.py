@@ -11,6 +11,7 @@ import numpy as np
 from vla.contracts import VlaError
 from vla.data.dataset import VLA_JSON
 from vla.data.open import open_dataset
+from vla.registry import EnvRef, make_env_of_file
 
 TOLERANCE = 1e-4  # in the units of the state: metres and radians
 
@@ -30,8 +31,6 @@ def replay(folder: Path, episodes: int | None = None, env_name: str | None = Non
     Raises:
         SpecMismatchError: if the env is not as it was. VlaError: if the dataset is damaged or another's.
     """
-    from vla.registry import make_env_of_file
-
     recorded = open_dataset(folder)
     if "env" not in recorded.facts:
         raise VlaError(f"{folder} was not recorded by vla record, so there are no seeds to replay it from")
@@ -40,7 +39,8 @@ def replay(folder: Path, episodes: int | None = None, env_name: str | None = Non
     name, about = recorded.facts["env"], folder / VLA_JSON
     if env_name not in (None, name):
         raise VlaError(f"{folder} was recorded in the env '{name}', and not in '{env_name}'")
-    env = make_env_of_file(name, recorded.facts["recording"].get("env_options") or {}, about, env_name)
+    ref = EnvRef(name, recorded.facts["recording"].get("env_options") or {})
+    env = make_env_of_file(ref, about, env_name)
     try:
         recorded.spec.require(env.env_spec, f"dataset {folder}", f"env {name}")
         for facts in recorded.episodes[:episodes]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from vla.contracts import VlaError
 from vla.host.files import parse_json, require_keys, write_atomically
+from vla.host.video import Mp4
 
 # Full chroma resolution costs no more bytes than 4:2:0 at the same quality factor and keeps the colours of items
 # that are a few pixels wide. Every second frame is a key frame, so that any frame is one decode away.
@@ -51,17 +52,10 @@ class Episode:
 
 def encode_video(frames: np.ndarray, fps: int) -> bytes:
     """An mp4 (h264) of ``frames``, uint8 (T, H, W, 3); H and W even."""
-    import av
-
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options=dict(VIDEO_OPTIONS))
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], PIXEL_FORMAT
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return buffer.getvalue()
+    video = Mp4(frames.shape[2], frames.shape[1], fps, PIXEL_FORMAT, VIDEO_OPTIONS)
+    for frame in frames:
+        video.add(frame)
+    return video.finish()
 
 
 def _encode_png(image: np.ndarray) -> bytes:

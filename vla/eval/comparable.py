@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.contracts import VlaError
-from vla.eval.results import read_results
+from vla.eval.folder import RESULTS, read_results
 
 # Settings that do not decide which episodes are played. What the agent plays of each chunk is the agent's own matter.
 FREE_SETTINGS = {"workers", "slots", "videos", "check", "execute", "agent", "suite", "device"}
@@ -34,7 +34,7 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
     """Read the runs, each a folder or a ``results.json``. Raises VlaError unless there are two that can be read."""
     if len(paths) < 2:
         raise VlaError("vla compare needs at least two runs: folders that vla eval wrote, e.g. runs/a runs/b")
-    return [Run(str(path.parent if path.name == "results.json" else path), read_results(path)) for path in paths]
+    return [Run(str(path.parent if path.name == RESULTS else path), read_results(path)) for path in paths]
 
 
 def require_comparable(runs: Sequence[Run]) -> None:

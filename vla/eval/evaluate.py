@@ -5,20 +5,20 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vla.contracts import VlaError, episode_seed
+from vla.contracts import VlaError
 from vla.contracts.abilities import AsksFor
 from vla.eval import resume
 from vla.eval.checks import run_checks
 from vla.eval.comparable import require_shared
 from vla.eval.compare import compare_shared
-from vla.eval.results import as_json, read_results, summarise
-from vla.host.files import require_room, write_atomically
-from vla.perturb import axes as perturb
-from vla.registry import check_options, load_env, tasks_of
+from vla.eval.config import EvalConfig
+from vla.eval.folder import REPORT, RESULTS, read_results, write_all, write_results, write_unfinished
+from vla.eval.results import summarise
+from vla.host.files import require_room
 from vla.rollout.loop import Actor, EpisodeRequest, EpisodeResult, RolloutInterrupted, Timing, run_episodes
 
 SAVE_EVERY_S = 20.0  # finished episodes are on the disk after this time at most: a kill -9 loses no more
@@ -31,101 +31,6 @@ class AfterEpisodes(VlaError):
     def __init__(self, message: str, summary: dict[str, Any]) -> None:
         super().__init__(message)
         self.summary = summary
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """What to measure.
-
-    Attributes:
-        env: as ``vla.registry`` names it.
-        episodes: how many; of each task, if the env has several.
-        seed: the run's seed; the episodes' seeds come from ``episode_seed("evaluate", seed, index)``.
-        more_seeds: further seeds, each with as many episodes; scores are then told for each seed too.
-        workers: processes that step the envs; it does not change the results.
-        slots: episodes side by side; the policy's batch size.
-        split: ``heldout`` or ``train`` paraphrases, colours and layouts.
-        instruction: a user's own sentence for all episodes; None lets the env write them.
-        language: ``en``, ``zh`` or None for either.
-        kind: ``all``, ``category``, ``named`` or None for any.
-        items: items on the desk, None for the env's default.
-        execute: steps of each chunk to play, None for the agent's own.
-        videos: how many episodes to show: half successes, half failures, as far as there are any.
-        check: episodes for each of the checks in ``vla.eval.checks``; 0 leaves them out.
-        agent: what names the agent, as ``vla eval --agent`` takes it; None for the one that ships. Noted only.
-        device: where the agent runs, as ``vla eval --device`` takes it; None for a GPU if there is one. Noted only.
-        env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
-        perturb: what is made harder, axis to strength; see ``vla.perturb``.
-        suite: axis to strengths of the robustness suite that this evaluation is the unperturbed part of; see
-            ``vla.eval.robustness``. Empty for none.
-    """
-
-    env: str
-    episodes: int = 50
-    seed: int = 0
-    workers: int = 1
-    slots: int = 8
-    split: str = "heldout"
-    instruction: str | None = None
-    language: str | None = None
-    kind: str | None = None
-    items: int | None = None
-    execute: int | None = None
-    videos: int = 6
-    check: int = 0
-    agent: str | None = None
-    env_options: dict[str, Any] = field(default_factory=dict)
-    perturb: dict[str, str] = field(default_factory=dict)
-    suite: dict[str, list[str]] = field(default_factory=dict)
-    more_seeds: list[int] = field(default_factory=list)
-    device: str | None = None
-
-    @property
-    def seeds(self) -> list[int]:
-        """All seeds."""
-        return [self.seed, *self.more_seeds]
-
-    def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("workers", 1), ("slots", 1), ("videos", 0), ("check", 0)):
-            if getattr(self, name) < least:
-                raise VlaError(f"--{name} must be at least {least}, and is {getattr(self, name)}")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise VlaError(f"--seed names a seed twice: {','.join(map(str, self.seeds))}")
-        if self.check and self.instruction:
-            raise VlaError("--check compares the env's own sentences: leave out --instruction")
-        if self.check and self.kind == "all":
-            raise VlaError(
-                "--check swaps what is asked for, and with --kind all that is always everything: leave it out"
-            )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What every episode's reset is told, whatever its task and its perturbations."""
-        options = {
-            "split": self.split,
-            "language": self.language,
-            "kind": self.kind,
-            "items": self.items,
-            "instruction": self.instruction,
-        }
-        return {name: value for name, value in options.items() if value is not None}
-
-    def requests(self) -> list[EpisodeRequest]:
-        """The episodes to play, in the order of playing.
-
-        Of an env with several tasks each slot plays one task's episodes in a row, since changing the task is costly.
-        What an episode is depends on its index alone: task ``index % tasks``.
-        """
-        given = self.options
-        tasks = tasks_of(self.env, self.env_options)
-        requests, count = [], self.episodes * max(1, len(tasks))
-        for index in range(count * len(self.seeds)):
-            task = {"task": tasks[index % len(tasks)]} if tasks else {}
-            seed = episode_seed("evaluate", self.seeds[index // count], index % count)
-            requests.append(EpisodeRequest(index, seed, given | task, perturb=dict(self.perturb)))
-        if tasks:  # the slots take the requests in turn
-            requests.sort(key=lambda request: (request.index % len(tasks) // self.slots, request.index))
-        return requests
 
 
 def evaluate(
@@ -164,9 +69,7 @@ def evaluate(
         VlaError: the env does not take the instruction or another option, ``against`` holds other episodes, ``out``
             can't be written, or agent and env do not fit; with ``keep``, ``out`` holds another evaluation.
     """
-    found = load_env(config.env)
-    perturb.require(config.perturb, perturb.axes_of(found), f"env {config.env}")
-    check_options(config.env, config.options)
+    config.check_env()
     other = read_results(against) if against is not None else None
     requests = config.requests()
     if other is not None:  # told now, not after an hour of playing
@@ -188,7 +91,7 @@ def evaluate(
 
     if earlier is not None and earlier.complete:
         summary, results = dict(earlier.data), earlier.results
-        reported = (out / "report.html").is_file()
+        reported = (out / REPORT).is_file()
     else:
         if on_stage:
             left = len(requests) - (len(earlier.results) if earlier else 0)
@@ -199,30 +102,27 @@ def evaluate(
     shown = _choose_videos(results, config.videos)
     try:
         if not reported:
-            _write(out, summary, shown)
+            write_all(out, summary, shown)
         if other is not None:
             summary["against"] = compare_shared(summary, other)
-            _write(out, summary, shown)
+            write_all(out, summary, shown)
         if config.check and "checks" not in summary:
             if on_stage:
                 on_stage("checking that it sees and reads", 3 * min(config.check, len(requests)))
-            can_swap = isinstance(found, AsksFor)
+            can_swap = isinstance(config.env_ref.env_class, AsksFor)
             chosen, by_index = requests[: config.check], {result.index: result for result in results}
             as_it_is = [by_index[request.index] for request in chosen]
             summary["checks"] = run_checks(play, chosen, as_it_is, can_swap)
-            _write(out, summary, shown)
+            write_all(out, summary, shown)
     except RolloutInterrupted as error:
-        message = f"the checks were cut short: {error}; the episodes as they are, all of them, are in {out / _FILE}"
+        message = f"the checks were cut short: {error}; the episodes as they are, all of them, are in {out / RESULTS}"
         raise RolloutInterrupted(message, error.results, error.by_user) from error
     except (VlaError, OSError) as error:
         told = error if isinstance(error, VlaError) or not error.strerror else f"{error.filename}: {error.strerror}"
         raise AfterEpisodes(
-            f"all episodes are in {out / _FILE}, but something after them failed: {told}", summary
+            f"all episodes are in {out / RESULTS}, but something after them failed: {told}", summary
         ) from error
     return summary
-
-
-_FILE = "results.json"
 
 
 class _Record:
@@ -286,38 +186,25 @@ class _Record:
         if "episodes were finished" not in reason:
             reason = f"{reason}; {len(done)} of {len(self._requests)} episodes were finished"
         summary = summarise(self._config, self._agent, done, self._timing, self._command, measure=False)
-        filmed = [result for result in done if result.video]
-        summary |= {"interrupted": reason, resume.EPISODES: resume.as_kept(done)}
-        summary["videos"] = [f"videos/{resume.video_name(result)}" for result in filmed]
         try:
-            write_atomically(self._out / _FILE, as_json(summary))
-            _write_videos(self._out / "videos", filmed)
+            write_unfinished(self._out, summary | {"interrupted": reason}, done)
         except OSError as error:
-            return f"as far as they fit in {self._out / _FILE} ({error.strerror or error})"
+            return f"as far as they fit in {self._out / RESULTS} ({error.strerror or error})"
         finally:
             self._saved_at = time.monotonic()
-        return f"in {self._out / _FILE}"
+        return f"in {self._out / RESULTS}"
 
 
 def _keep(out: Path, summary: dict[str, Any]) -> None:
     """Write ``results.json``, whatever else may fail; in a temporary folder where ``out`` has no room for it."""
     try:
-        write_atomically(out / _FILE, as_json(summary))
+        write_results(out, summary)
     except OSError as error:
-        elsewhere = Path(tempfile.mkdtemp(prefix="vla_eval_")) / _FILE
-        write_atomically(elsewhere, as_json(summary))
-        reason = f"{out} can't be written ({error.strerror or error})"
-        raise AfterEpisodes(f"{reason}: the results of all episodes are in {elsewhere} instead", summary) from error
-
-
-def _write(out: Path, summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> None:
-    from vla.eval.pages.report import write_report
-
-    write_atomically(out / _FILE, as_json(summary))  # first what can't be had again
-    _write_videos(out / "videos", shown)
-    summary["videos"] = [f"videos/{resume.video_name(result)}" for result in shown]
-    write_report(out / "report.html", summary, shown)
-    write_atomically(out / _FILE, as_json(summary))
+        elsewhere = Path(tempfile.mkdtemp(prefix="vla_eval_"))
+        write_results(elsewhere, summary)
+        told = f"{out} can't be written ({error.strerror or error})"
+        where = elsewhere / RESULTS
+        raise AfterEpisodes(f"{told}: the results of all episodes are in {where} instead", summary) from error
 
 
 def _choose_videos(results: Sequence[EpisodeResult], count: int) -> list[EpisodeResult]:
@@ -329,16 +216,3 @@ def _choose_videos(results: Sequence[EpisodeResult], count: int) -> list[Episode
     take_good = min(len(good), count - few_bad)
     take_bad = min(len(bad), count - (few_good if take_good == few_good else take_good))
     return good[:take_good] + bad[:take_bad]
-
-
-def _write_videos(folder: Path, shown: Sequence[EpisodeResult]) -> None:
-    """Have exactly these episodes' videos in the folder, beside whatever else is there."""
-    names = {resume.video_name(result) for result in shown}
-    if folder.is_dir():
-        for old in folder.glob("episode_[0-9]*_[sf]*.mp4"):
-            if old.name not in names:
-                old.unlink()
-    for result in shown:
-        folder.mkdir(exist_ok=True)
-        assert result.video is not None
-        write_atomically(folder / resume.video_name(result), result.video)

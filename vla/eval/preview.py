@@ -13,12 +13,11 @@ import numpy as np
 
 from vla.contracts import Chunk, Env
 from vla.control.timeline import Timeline
-from vla.eval.evaluate import EvalConfig
+from vla.eval.config import EvalConfig
 from vla.host.files import write_atomically
 from vla.perturb import axes as perturb
 from vla.perturb.latency import Delays
 from vla.perturb.sensors import LEVELS, NoisySensors
-from vla.registry import load_env, make_env
 from vla.rollout.player import EpisodeRequest
 
 EPISODES = 4  # columns of a sheet of chosen perturbations
@@ -54,9 +53,8 @@ def write_sheet(config: EvalConfig, path: Path) -> list[tuple[str, str]]:
     Raises:
         VlaError: the env is unknown, can't do an axis, or refuses an option.
     """
-    found = load_env(config.env)
-    able = perturb.axes_of(found)
-    perturb.require(config.perturb, able, f"env {config.env}")
+    config.check_env()
+    able = perturb.axes_of(config.env_ref.env_class)
     requests = config.requests()
     rows: list[tuple[str, list[tuple[dict[str, str] | None, EpisodeRequest]]]]
     if config.perturb:
@@ -73,7 +71,7 @@ def write_sheet(config: EvalConfig, path: Path) -> list[tuple[str, str]]:
             (axis, [(first, requests[0]), *(({axis: s}, requests[0]) for s in perturb.STRENGTHS)])
             for axis, first in zip(able, calm, strict=True)
         ]
-    env = make_env(config.env, **config.env_options)
+    env = config.env_ref.make()
     try:
         tiles = [(name, [None if h is None else _tile(env, h, request) for h, request in row]) for name, row in rows]
     finally:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 from vla.contracts import EnvSpec, VlaError
 from vla.eval.comparable import Rows, changed_versions, side_by_side
-from vla.eval.evaluate import EvalConfig
-from vla.eval.results import agent_hashes, env_code_hash, read_results, world_code_hash
-from vla.eval.robustness import part_folder
+from vla.eval.config import MOST, EvalConfig
+from vla.eval.folder import RESULTS, part_folder, read_results
+from vla.eval.results import agent_hashes, env_code_hash, world_code_hash
 from vla.host.provenance import commit, machine, versions
-from vla.perturb import axes as perturb
 from vla.registry import from_file, make_env_of_file
 from vla.rollout.loop import Actor
 
-LEROBOT = "lerobot:"  # before the folder of a policy that LeRobot trained
-# The most that a file may ask for: a number that is written down becomes processes, episodes and pictures.
-_MOST = {"workers": 1024, "slots": 4096, "episodes": 10**6, "videos": 10**6, "check": 10**6, "execute": 10**4}
-_MOST["items"] = 1000
 # What must be equal for an episode to have come out the same. Times on the wall are not among it.
 OUTCOME = ("seed", "instruction", "success", "progress", "steps", "decisions", "items", "error")
 
@@ -42,7 +37,7 @@ class Recording:
     def torch_threads(self) -> int | None:
         """Threads that torch had: another number may add up in another order. None if it was not written down."""
         threads = (self.data.get("machine") or {}).get("torch_threads")
-        return threads if isinstance(threads, int) and 0 < threads <= _MOST["workers"] else None
+        return threads if isinstance(threads, int) and 0 < threads <= MOST["workers"] else None
 
 
 def read_recording(path: Path, workers: int | None = None, env: str | None = None) -> Recording:
@@ -57,41 +52,18 @@ def read_recording(path: Path, workers: int | None = None, env: str | None = Non
         VlaError: there is none, it is damaged, or it was written before settings were recorded.
     """
     data = read_results(path)
-    label = str(path / "results.json" if path.is_dir() else path)
+    label = str(path / RESULTS if path.is_dir() else path)
     if not data.get("settings"):
         hint = f"; its command was: {data['command']}" if data.get("command") else ""
         raise VlaError(f"{label} was written before settings were recorded and can't be repeated by itself{hint}")
     if env is not None and env != data["env"]:
         raise VlaError(f"{label} can't be repeated: {side_by_side('recorded', 'now', [('env', data['env'], env)])}")
     try:
-        config = _config(data)
+        config = EvalConfig.of_file(data)
         from_file("env", config.env, "it", env)
     except VlaError as error:
         raise VlaError(f"{label}: {error}") from error
     return Recording(label, data, config if workers is None else replace(config, workers=workers))
-
-
-def _config(data: dict[str, Any]) -> EvalConfig:
-    """The recorded settings. Raises VlaError for unknown ones, and for values that no evaluation could have had."""
-    kinds = get_type_hints(EvalConfig)
-    for name, value in data["settings"].items():
-        if name not in kinds:
-            raise VlaError(f"it has the setting '{name}', which this version does not know")
-        origin = get_origin(kinds[name])
-        fits = isinstance(value, origin if origin in (dict, list) else kinds[name]) and not isinstance(value, bool)
-        if not fits or abs(value if isinstance(value, int) else 0) > _MOST.get(name, 2**62):
-            raise VlaError(f"its settings are damaged: '{name}' is {str(value)[:80]!r}")
-    config = EvalConfig(**{"env": data["env"], **data["settings"]})
-    if not all(isinstance(seed, int) for seed in config.more_seeds):
-        raise VlaError(f"its settings are damaged: 'more_seeds' is {str(config.more_seeds)[:80]}")
-    able = tuple(perturb.AXES)  # what this env can do is found out later; here, that no text becomes a path
-    perturb.require(config.perturb, able, "an evaluation")
-    for axis, strengths in config.suite.items():
-        for strength in strengths if isinstance(strengths, list) else [strengths]:
-            perturb.require({axis: strength}, able, "an evaluation")
-    if (config.agent or "").startswith(LEROBOT) and not Path(str(config.agent).removeprefix(LEROBOT)).is_dir():
-        raise VlaError(f"it names the agent '{config.agent}', which is no folder here")
-    return config
 
 
 def require_same(recording: Recording, agent: Actor, env: str | None = None) -> list[str]:
@@ -124,7 +96,7 @@ def require_same(recording: Recording, agent: Actor, env: str | None = None) -> 
 
 def _spec_rows(recording: Recording, env: str | None) -> Rows:
     config = recording.config
-    made = make_env_of_file(config.env, config.env_options, recording.label, env)
+    made = make_env_of_file(config.env_ref, recording.label, env)
     now = made.env_spec
     made.close()
     if not recording.data.get("env_spec"):
@@ -172,7 +144,7 @@ def compare_parts(recorded: Path, again: Path, suite: dict[str, list[str]]) -> d
     for axis, strengths in suite.items():
         for strength in strengths:
             folder = part_folder(recorded, axis, strength)
-            if (folder / "results.json").is_file():
+            if (folder / RESULTS).is_file():
                 now = read_results(part_folder(again, axis, strength))
                 found[f"{axis} {strength}"] = compare_episodes(read_results(folder), now)
     return found

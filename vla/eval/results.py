@@ -1,32 +1,25 @@
-"""What a run of episodes amounts to: the content of ``results.json``, written and read."""
+"""What a run of episodes amounts to: the content of ``results.json``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vla.contracts import VlaError
 from vla.contracts.abilities import Benchmarked
 from vla.eval.benchmark import benchmark_scores
+from vla.eval.config import EvalConfig
+from vla.eval.folder import FORMAT_VERSION
 from vla.eval.statistics import rate_of
-from vla.host.files import read_json
 from vla.host.provenance import code_sha256, commit, machine, source_sha256, versions
 from vla.registry import load_env
 from vla.rollout.loop import Actor, EpisodeResult, Timing
 from vla.runner import pace
-
-if TYPE_CHECKING:
-    from vla.eval.evaluate import EvalConfig
-
-FORMAT_VERSION = 1
 
 
 def summarise(
@@ -233,60 +226,6 @@ def _mean_terms(results: Sequence[EpisodeResult]) -> dict[str, float]:
     return {name: _mean([r.reward_terms[name] for r in results if name in r.reward_terms]) or 0.0 for name in names}
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Read a ``results.json``, given it or its folder.
-
-    Raises:
-        VlaError: there is none, it is damaged, or it is of another format.
-    """
-    file = path / "results.json" if path.is_dir() else path
-    if not file.exists():
-        raise VlaError(f"there is no {file}: name a folder that vla eval wrote, or its results.json")
-    data = read_json(file)
-    version = data.get("format_version", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
-        raise VlaError(f"{file} has format {version}; this version reads {FORMAT_VERSION}")
-    problem = _problem(data)
-    if problem:
-        raise VlaError(f"{file} is no results.json of vla eval: {problem}")
-    return data
-
-
-# What is read of a summary and of each of its episodes, with the types that it may have.
-_SUMMARY: dict[str, Any] = {"env": str, "agent": str, "seed": int, "split": str, "episodes_detail": list}
-_EPISODE: dict[str, Any] = {
-    "index": int,
-    "seed": int,
-    "instruction": str,
-    "language": str,
-    "kind": str,
-    "category": str,
-    "success": bool,
-    "progress": (int, float),
-    "steps": int,
-    "items": list,
-}
-
-
-def _problem(data: dict[str, Any]) -> str | None:
-    """What keeps this from being the content of a ``results.json``; None if nothing does."""
-    for name, kind in _SUMMARY.items():
-        if not isinstance(data.get(name), kind):
-            return f"'{name}' is missing or no {kind.__name__}"
-    for name in ("settings", "env_spec", "versions", "machine"):
-        if not isinstance(data.get(name), dict | None):
-            return f"'{name}' is no object"
-    if not data["episodes_detail"]:
-        return "'episodes_detail' is empty"
-    for place, episode in enumerate(data["episodes_detail"]):
-        for name, kind in _EPISODE.items():
-            if not isinstance(episode, dict) or not isinstance(episode.get(name), kind):
-                return f"'{name}' of episode {place} is missing or wrong"
-        if not all(isinstance(item, dict) and {"name", "asked", "placed"} <= set(item) for item in episode["items"]):
-            return f"'items' of episode {place} is wrong"
-    return None
-
-
 def _latency_ms(agent: Actor, timing: Timing, repeats: int = 10) -> float | None:
     """Median time of one decision on one observation, as a robot would ask for it."""
     if timing.sample is None:
@@ -309,21 +248,3 @@ def _median(values: Sequence[float]) -> float | None:
 
 def _ratio(count: float, seconds: float) -> float | None:
     return round(count / seconds, 2) if seconds > 0 else None
-
-
-def as_json(summary: dict[str, Any]) -> str:
-    """The file's text: UTF-8 as it is, no NaN. What an env gave that is no JSON is made so, and costs no results."""
-    return json.dumps(_plain(summary), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """``value`` in JSON's own types: numpy's numbers as numbers, NaN and infinity as null, what is left as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vla.contracts import VlaError
 from vla.eval.comparable import Rows, changed_versions, show
-from vla.eval.results import agent_hashes, code_hash, read_results
+from vla.eval.config import EvalConfig
+from vla.eval.folder import RESULTS, episodes_of, read_results, unfinished
+from vla.eval.results import agent_hashes, code_hash
 from vla.host.provenance import versions
 from vla.rollout.loop import Actor, EpisodeRequest, EpisodeResult
 
-if TYPE_CHECKING:
-    from vla.eval.evaluate import EvalConfig
-
-EPISODES = "unfinished_run"  # in results.json until all episodes are played: those that are, with every figure whole
 _MAY_DIFFER = ("workers", "agent")  # settings with which an evaluation is the same one; the agent's hash tells agents
 
 
@@ -42,38 +40,26 @@ def find(out: Path, config: EvalConfig, agent: Actor, requests: Sequence[Episode
     Raises:
         VlaError: it holds another one: of other settings, another agent, other code or versions, or it is damaged.
     """
-    if not (out / "results.json").exists():
+    if not (out / RESULTS).exists():
         return None
     try:
         data = read_results(out)
+        cut = bool(data.get("interrupted"))
+        results = unfinished(data, out) if cut else episodes_of(data, out)
     except VlaError as error:
         raise VlaError(f"{error}; to replace it: --overwrite") from error
     rows = _differences(data, config, agent)
     if rows:
         raise VlaError(f"{out} holds another evaluation: {_told(rows)}")
-    if not data.get("interrupted"):
-        return Earlier(data, episodes_of(data, out), len(data["episodes_detail"]) == len(requests))
-    try:
-        names = {field.name for field in fields(EpisodeResult)}
-        kept = [EpisodeResult(**{k: v for k, v in one.items() if k in names}) for one in data.get(EPISODES, [])]
-    except (TypeError, AttributeError) as error:
-        raise VlaError(
-            f"{out / 'results.json'} is damaged: no episodes to go on from; to replace it: --overwrite"
-        ) from (error)
-    return Earlier(data, [_with_video(out, data, result) for result in kept], False)
+    return Earlier(data, results, not cut and len(results) == len(requests))
 
 
 def require_settings(out: Path, config: EvalConfig) -> None:
     """Raise VlaError where ``out`` holds an evaluation with other settings, whoever played it."""
-    if (out / "results.json").exists():
+    if (out / RESULTS).exists():
         rows = settings_rows(read_results(out), config)
         if rows:
             raise VlaError(f"{out} holds another evaluation: {_told(rows)}")
-
-
-def as_kept(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
-    """The episodes as ``results.json`` keeps them until all are played; ``find`` reads them."""
-    return [{k: v for k, v in asdict(replace(one, video=None)).items() if k != "video"} for one in results]
 
 
 def settings_rows(data: dict[str, Any], config: EvalConfig) -> Rows:
@@ -110,24 +96,3 @@ def _differences(data: dict[str, Any], config: EvalConfig, agent: Actor) -> Rows
     if changed_versions(data, {"versions": versions()}):
         rows.append(("versions", "others", changed_versions(data, {"versions": versions()}) + " (there / here)"))
     return rows
-
-
-def episodes_of(data: dict[str, Any], out: Path) -> list[EpisodeResult]:
-    """The episodes that a ``results.json`` tells of, with the videos that are in its folder ``out``."""
-    names = {field.name for field in fields(EpisodeResult)} - {"split"}
-    return [
-        _with_video(out, data, EpisodeResult(split=data["split"], **{k: v for k, v in e.items() if k in names}))
-        for e in data["episodes_detail"]
-    ]
-
-
-def _with_video(out: Path, data: dict[str, Any], result: EpisodeResult) -> EpisodeResult:
-    file = out / "videos" / video_name(result)
-    if f"videos/{file.name}" in data.get("videos", []) and file.is_file():
-        result.video = file.read_bytes()
-    return result
-
-
-def video_name(result: EpisodeResult) -> str:
-    """File name of an episode's video."""
-    return f"episode_{result.index:04d}_{'success' if result.success else 'failure'}.mp4"

@@ -13,11 +13,11 @@ from typing import Any
 
 from vla.contracts import VlaError
 from vla.eval import resume
-from vla.eval.evaluate import EvalConfig, evaluate
+from vla.eval.config import EvalConfig
+from vla.eval.evaluate import evaluate
+from vla.eval.folder import REPORT, episodes_of, part_folder, write_results
 from vla.eval.pages.report import write_report
-from vla.eval.results import as_json
 from vla.eval.statistics import retained_share
-from vla.host.files import write_atomically
 from vla.perturb import axes as perturb
 from vla.rollout.loop import Actor, EpisodeResult, RolloutInterrupted
 
@@ -34,18 +34,13 @@ def plan(axes: Sequence[str]) -> dict[str, list[str]]:
     return parts
 
 
-def part_folder(out: Path, axis: str, strength: str) -> Path:
-    """Where a part of the suite has its results."""
-    return out / "suite" / f"{axis}_{strength.replace(' ', '')}"
-
-
 def run_suite(
     config: EvalConfig,
     agent: Actor,
     out: Path,
     command: str = "",
     on_episode: Callable[[EpisodeResult], None] | None = None,
-    on_part: Callable[[str, int], None] | None = None,
+    on_part: Callable[[str, int, int], None] | None = None,
     keep: bool = True,
 ) -> dict[str, Any]:
     """Play the unperturbed episodes and every part of ``config.suite``; write results and report into ``out``.
@@ -56,7 +51,8 @@ def run_suite(
         out: folder for the results.
         command: the exact command, to be written into the results.
         on_episode: called as each episode ends.
-        on_part: called as each part begins, with its name and how many of its episodes need not be played again.
+        on_part: called as each part begins, with its name, how many of its episodes need not be played again, and
+            how many of those succeeded.
         keep: leave finished episodes as they are. Only those of the same agent, settings, code and versions count.
 
     Returns:
@@ -76,7 +72,8 @@ def run_suite(
     def play(part: EvalConfig, folder: Path, name: str) -> dict[str, Any]:
         known = _known(part, agent, folder) if keep else None
         if on_part is not None:
-            on_part(name, 0 if known is None else len(known.results))
+            good = [result.success for result in known.results] if known else []
+            on_part(name, len(good), sum(good))
         try:
             return evaluate(part, agent, folder, command, on_episode, keep=known is not None)
         except RolloutInterrupted as error:
@@ -87,7 +84,7 @@ def run_suite(
 
     base = play(config, out, "unperturbed")
     summary = {name: value for name, value in base.items() if name not in _SUITE_KEYS}
-    shown = [result for result in resume.episodes_of(summary, out) if result.video]
+    shown = [result for result in episodes_of(summary, out) if result.video]
     for axis, strength in parts:
         part = replace(config, suite={}, perturb={axis: strength}, videos=0)
         finished[axis, strength] = play(part, part_folder(out, axis, strength), f"{axis} {strength}")
@@ -96,8 +93,8 @@ def run_suite(
             summary["suite_unfinished"] = f"{len(finished)} of {len(parts)} parts"
         else:
             summary.pop("suite_unfinished", None)
-        write_atomically(out / "results.json", as_json(summary))
-    write_report(out / "report.html", summary, shown)
+        write_results(out, summary)
+    write_report(out / REPORT, summary, shown)
     return summary
 
 

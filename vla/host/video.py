@@ -7,6 +7,7 @@ env lives.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
@@ -17,6 +18,7 @@ from vla.contracts.abilities import Explains, Films
 from vla.host import lettering
 
 WIDTH, HEIGHT = 640, 480  # of the scene; the caption stands above, where no player's buttons hide it
+SMALL = {"crf": "27", "preset": "veryfast"}  # a larger crf is smaller and coarser
 SPEED_UP = 2  # videos play at twice the simulated time
 _INK, _FAINT, _PAPER = (240, 243, 245), (160, 172, 182), (24, 29, 34)
 _GOOD, _BAD = (34, 104, 74), (158, 52, 42)
@@ -115,17 +117,19 @@ class Mp4:
     Args:
         width, height: of every frame, pixels; even.
         fps: frames a second.
-        crf: h264's constant rate factor: larger is smaller and coarser.
+        pixels: how they are stored.
+        options: libx264's.
     """
 
-    def __init__(self, width: int, height: int, fps: int, crf: int = 27) -> None:
+    def __init__(
+        self, width: int, height: int, fps: int, pixels: str = "yuv420p", options: Mapping[str, str] = SMALL
+    ) -> None:
         import av
 
         self._file = io.BytesIO()
         self._container = av.open(self._file, "w", format="mp4")
-        options = {"crf": str(crf), "preset": "veryfast"}
-        self._stream = self._container.add_stream("libx264", rate=Fraction(fps), options=options)
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps), options=dict(options))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixels
         self._stream.codec_context.thread_count = 1
 
     def add(self, frame: np.ndarray) -> None:
