@@ -85,3 +85,10 @@ class BreakingDotEnv(DotEnv):
 
     def play(self, action):
         raise ZeroDivisionError("the simulator fell over")
+
+
+class QuittingDotEnv(DotEnv):
+    """Would end the whole program."""
+
+    def play(self, action):
+        raise SystemExit("the window was closed")

@@ -154,15 +154,22 @@ def test_ctrl_c_keeps_finished_episodes():
     assert all(result.success for result in caught.value.results)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_env_that_raises_in_every_episode_ends_the_run_with_one_line(workers):
+@pytest.mark.parametrize(
+    ("workers", "env", "error"),
+    [
+        (1, "BreakingDotEnv", "ZeroDivisionError: the simulator fell over"),
+        (2, "BreakingDotEnv", "ZeroDivisionError: the simulator fell over"),
+        (1, "QuittingDotEnv", "SystemExit: the window was closed"),
+    ],
+)
+def test_an_env_that_raises_in_every_episode_ends_the_run_with_one_line(workers, env, error):
     ended = []
-    said = r"failed in each of the first 5 episodes; in episode 0, seed 100, it raised at step 0: ZeroDivisionError: "
-    with pytest.raises(VlaError, match=said + r"the simulator fell over \(acting\.py:\d+\)$") as caught:
+    said = r"failed in each of the first 5 episodes; in episode 0, seed 100, it raised at step 0: "
+    with pytest.raises(VlaError, match=said + error + r" \(acting\.py:\d+\)$") as caught:
         play(
             DotAgent(),
             requests(200),
-            env="tests.acting:BreakingDotEnv",
+            env=f"tests.acting:{env}",
             workers=workers,
             slots=2,
             on_episode=ended.append,

@@ -75,7 +75,7 @@ def make(known: Any, options: Mapping[str, Any]) -> gymnasium.Env:
             if _can_draw(creator):
                 options = {"render_mode": "rgb_array", **options}
             return gymnasium.make(known, disable_env_checker=True, **options)
-    except Exception as error:  # gymnasium's own envs ask for pygame, mujoco, … by their own errors
+    except (Exception, SystemExit) as error:  # gymnasium's own envs ask for pygame, mujoco, … by their own errors
         given = f" with {options}" if options else ""
         how = f"does not take {options}" if options and isinstance(error, TypeError) else f"cannot be made{given}"
         raise VlaError(f"the env {known.id} {how}: {_line(error)}{_fault_of_gl()}") from error
@@ -163,7 +163,7 @@ def _one_line(name: str, doing: str) -> Iterator[None]:
         yield
     except VlaError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         old = "; 'unpack' speaks of gym's old interface" if "unpack" in str(error) else ""
         problem = f"{doing}() of {name} raised {_line(error)}{old}"
         raise VlaError(f"{problem}, in a trial before the first episode{_fault_of_gl()}") from error
@@ -235,7 +235,7 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """The error's own words, the first line of them; its kind where it says nothing."""
     words = str(error).strip().partition("\n")[0]
     kind = "" if isinstance(error, VlaError | ImportError) else f"{type(error).__name__}: "

@@ -26,7 +26,7 @@ class BadObservationError(VlaError):
     """An observation lacks a camera, has the wrong shape or type, or holds NaN or infinity."""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """An exception on one line: what it says, and where it was raised unless it is meant for the user."""
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else text[:299] + "…"

@@ -108,7 +108,7 @@ class _Player:
             raise
         except (OSError, MemoryError) as error:  # the machine's fault, not the episode's
             raise VlaError(f"episode {index} (seed {seed}) cannot be played: {one_line(error)}; {KEPT}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.close()
             return index, one_line(error)
         # In turns with an agent, what the expert did is right even where the agent spoilt the episode.

@@ -51,7 +51,7 @@ def replay(folder: Path, episodes: int | None = None, env_name: str | None = Non
                 for action in columns["executed"][bounds[number] : bounds[number + 1]]:
                     success |= bool(env.play(action).info["success"])
                 final = env.observe().state
-            except Exception as error:  # whatever an env makes of options and actions that a file gives
+            except (Exception, SystemExit) as error:  # whatever an env makes of options and actions that a file gives
                 raise VlaError(f"{folder}: episode {number} cannot be played again: {error}") from error
             gap = _gap(final, facts["final_state"])
             yield {

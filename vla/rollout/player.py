@@ -139,7 +139,7 @@ class EpisodePlayer:
                 self._made = make_env(self._name, **self._options)
             except VlaError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise VlaError(f"env {self._name} can't be made: {one_line(error)}") from error
         return self._made
 
@@ -174,7 +174,7 @@ class EpisodePlayer:
 
                 self._film = Film(env, env.env_spec.dt, self._result.instruction)
             observation = self._observe()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             by_settings = isinstance(error, VlaError) and not isinstance(error, BadObservationError)
             if by_settings and (request.swap or not self._begun):
                 raise
@@ -230,7 +230,7 @@ class EpisodePlayer:
                 self._finish()
             else:
                 turn.observation = self._observe()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._failed(error)
             ended = True
         turn.steps, turn.video_s = result.steps - steps, self._video_s - before
@@ -287,7 +287,7 @@ class EpisodePlayer:
             result.reason, result.why = fell.reason, fell.detail
         self._develop()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         """End the episode as a failure, for what the env raised."""
         result = self._result
         result.error, result.raised = f"the env raised at step {result.steps}: {one_line(error)}", True
