@@ -27,7 +27,7 @@ def recipe() -> Recipe:
             record_command="vla record --env tidy_desk --episodes 1600 --noise 0.03 --items 2-4 --out data/tidy_desk",
             sub_instruction_probability=0.4,
             paraphrase="envs.tidy_desk.instructions:paraphrase",
-            decision_steps=12,
+            decision_s=1.2,
             decision_repeat=2,
             colour_jitter=0.1,
             stills=20_000,

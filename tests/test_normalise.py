@@ -122,3 +122,25 @@ def test_seed_streams_never_meet() -> None:
     assert all((value < 2**32) == (s in streams[:4]) and value >= 0 for s in streams for value in seeds[s])
     first = {s: episode_seed(s, 7, 3) for s in streams[:4]}
     assert first == {"record": 7000024, "validate": 1080741848, "evaluate": 2154483672, "stills": 3228225496}
+
+
+@pytest.mark.parametrize(
+    ("group", "least"),
+    [
+        (Group("p", 0, 1, "position", "m"), 1e-2),
+        (Group("p", 0, 1, "position", "cm"), 1.0),
+        (Group("p", 0, 1, "position", "mm"), 10.0),
+        (Group("p", 0, 1, "position", "m", delta=True), 1e-4),
+        (Group("p", 0, 1, "position", "cm", delta=True), 1e-2),
+        (Group("p", 0, 1, "position"), 1e-2),
+        (Group("r", 0, 1, "rotation", "1"), 1e-2),
+        (Group("j", 0, 1, "joint", "rad"), 1e-2),
+        (Group("g", 0, 1, "gripper", "1"), 1e-2),
+    ],
+)
+def test_the_floor_is_as_long_in_every_unit_and_short_for_displacements(group: Group, least: float) -> None:
+    spec = dataclasses.replace(SPEC, state=("x",), action=("x",), relative=(), state_groups=(group,))
+    spec = dataclasses.replace(spec, action_groups=(group,))
+    fitted = Normaliser.fit(np.full((5, 1), 3.0), np.full((5, 4, 1), 3.0), spec)
+    for scale in (fitted.state_std, fitted.action_std):
+        assert torch.equal(scale, torch.full_like(scale, least))

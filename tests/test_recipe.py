@@ -162,3 +162,21 @@ def test_recipes_are_frozen_and_cheap_to_import() -> None:
         recipe().seed = 1  # type: ignore[misc]
     code = "import sys, vla.recipe; print(sorted({'torch', 'mujoco'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_run_of_before_goes_on_with_steps_where_recipes_say_seconds() -> None:
+    from vla.recipe import recipe_to_dict, restored
+    from vla.registry import load_recipe
+    from vla.train.run_folder import changes
+
+    recipe = load_recipe("tidy_desk_flow")
+    assert recipe.data.decision_s == 1.2
+    before = recipe_to_dict(recipe)
+    del before["data"]["decision_s"]
+    before["data"]["decision_steps"] = 12
+    again = restored(recipe, before)
+    assert (again.data.decision_s, again.data.decision_steps) == (0.0, 12)
+    again.check()
+    assert changes(before, recipe_to_dict(again)) == []
+    with pytest.raises(VlaError, match="must be 0 beside"):
+        with_overrides(recipe, ["--data.decision_steps=12"]).check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 
 from vla.contracts import EnvSpec, VlaError
+from vla.contracts.spec import PER_METRE, Group
 
-# A dimension that hardly varies is scaled by this floor and never by its tiny spread, or noise would be blown up.
-FLOOR = 1e-2
+# A dimension that hardly varies is scaled by a floor and never by its tiny spread, or noise would be blown up: of a
+# position in metres, of a displacement in metres, and of all else in its own unit.
+FLOOR, FLOOR_DELTA = 1e-2, 1e-4
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ class Normaliser:
         states = torch.as_tensor(state).double()
         return cls(
             states.mean(0).float(),
-            _spread(states),
+            _spread(states, floors(spec.groups("state"))),
             offsets.mean(0).float(),
-            _spread(offsets),
+            _spread(offsets, floors(spec.groups("action"))),
             spec.relative,
         )
 
@@ -116,8 +119,18 @@ def present(state: Tensor) -> Tensor:
     return state[:, -1] if state.dim() == 3 else state
 
 
-def _spread(values: Tensor) -> Tensor:
-    """The standard deviation over the first dimension, not below the floor; an env may have no state at all."""
+def floors(groups: Sequence[Group]) -> Tensor:
+    """The smallest scale of each dimension, in its own unit: (D,)."""
+    found: list[float] = []
+    for group in groups:
+        metres = PER_METRE.get(group.unit) if group.kind == "position" else None
+        floor = FLOOR if metres is None else (FLOOR_DELTA if group.delta else FLOOR) * metres
+        found += [floor] * len(group.dims)
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _spread(values: Tensor, least: Tensor) -> Tensor:
+    """The standard deviation over the first dimension, not below ``least``; an env may have no state at all."""
     if not values.numel():
         return torch.ones(values.shape[1:])
-    return values.std(0, correction=0).clamp(min=FLOOR).float()
+    return values.std(0, correction=0).maximum(least.to(values)).float()

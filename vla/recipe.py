@@ -27,8 +27,9 @@ class DataConfig:
         record_command: the command that records it, printed where the folder is missing.
         sub_instruction_probability: how often a sample carries the current sub-instruction, 0 to 1.
         paraphrase: ``package.module:function`` that words a sentence anew, as ``function(text, rng)``; empty for none.
-        decision_steps, decision_repeat: frames within so many steps of a new sub-instruction are drawn so many times
-            as often; see ``vla.data.frames.Windows``.
+        decision_s, decision_repeat: frames within so many seconds of a new sub-instruction are drawn so many times as
+            often; see ``vla.data.frames.Windows``.
+        decision_steps: the same in steps, as recipes had it before; 0 where decision_s says it.
         only_success: leave out episodes that failed.
         colour_jitter: strength of the colour augmentation; 0 turns it off, 0.2 is moderate.
         stills: how many scenes are rendered for learning to point at what a sentence asks for, see ``vla.data.stills``;
@@ -46,6 +47,7 @@ class DataConfig:
     record_command: str = ""
     sub_instruction_probability: Annotated[float, Between(0.0, 1.0)] = 0.3
     paraphrase: str = ""
+    decision_s: Annotated[float, Between(0.0, 1e5)] = 0.0
     decision_steps: Annotated[int, Between(0, 10**6)] = 0
     decision_repeat: Annotated[int, Between(1, 10**4)] = 1
     only_success: bool = True
@@ -156,6 +158,8 @@ class Recipe:
         data, validate = self.data, self.validate
         if validate.every >= 0 and not self.env:
             raise VlaError(f"--validate.every {validate.every} needs an env to play in; name it with --env")
+        if data.decision_s and data.decision_steps:
+            raise VlaError(f"--data.decision_steps {data.decision_steps} must be 0 beside --data.decision_s")
         if data.stills and not self.env:
             raise VlaError(f"--data.stills {data.stills} needs an env to render them; name it with --env")
         if self.init_share and not self.init:
@@ -275,11 +279,16 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def of_today(data: dict[str, Any]) -> dict[str, Any]:
+    """What ``recipe_to_dict`` gave, with the settings that recipes did not have yet as they were then."""
+    return {**data, "data": {"decision_s": 0.0, **data.get("data", {})}}
+
+
 def restored(recipe: Recipe, data: dict[str, Any]) -> Recipe:
     """``recipe`` with the settings that ``recipe_to_dict`` gave. Raises VlaError for one that it has not."""
     alias = {field: name for name, field in _ALIAS.items()}
     words = []
-    for key, value in flat(data).items():
+    for key, value in flat(of_today(data)).items():
         section, dot, rest = key.partition(".")
         if dot or section not in _FIXED:
             words.append(f"--{alias.get(section, section)}{dot}{rest}={_example(value)}")

@@ -103,7 +103,8 @@ class Feed:
     def _windows_of(self, cache: FrameCache, episodes: list[int] | None) -> Windows:
         data, chunk = self._recipe.data, self._recipe.policy_config.chunk
         drawn = (data.sub_instruction_probability, episodes, self._paraphrase)
-        return Windows(cache, chunk, *drawn, data.decision_steps, data.decision_repeat, self._looks_back)
+        decision_steps = data.decision_steps or round(data.decision_s / cache.spec.dt)
+        return Windows(cache, chunk, *drawn, decision_steps, data.decision_repeat, self._looks_back)
 
     def _add_corrections(self) -> None:
         data = self._recipe.data

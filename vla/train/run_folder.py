@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vla.contracts import VlaError
 from vla.host.files import claimed, read_json, write_atomically
-from vla.recipe import Recipe, flat, recipe_to_dict, restored
+from vla.recipe import Recipe, flat, of_today, recipe_to_dict, restored
 
 if TYPE_CHECKING:
     from vla.train.checkpoint import Found  # the command line reads this module, and torch is heavy
@@ -83,7 +83,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
     Raises VlaError naming what differs where ``MAY_CHANGE`` does not allow it.
     """
-    old, new = flat(before), flat(now)
+    old, new = flat(of_today(before)), flat(now)
     differ = {
         key: f"{key.replace('policy_config', 'policy')} was {old.get(key)} and is {new.get(key)}"
         for key in sorted(old)  # and no setting that has come into the world since
