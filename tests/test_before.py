@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from vla import cli
 from vla.contracts import EnvSpec, Group
 from vla.data.open import open_dataset
 from vla.eval.repeat import read_recording, require_same
+from vla.nn.policy import Policy, Sampled
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig
 from vla.train.trainer import train
 
@@ -35,7 +37,7 @@ class LinearConfig:
     execute: int = 2
 
 
-class LinearPolicy(nn.Module):
+class LinearPolicy(Policy):
     """From the state alone. Its parameters keep their names, which the checkpoint has."""
 
     def __init__(self, config: LinearConfig, spec: EnvSpec) -> None:
@@ -46,15 +48,12 @@ class LinearPolicy(nn.Module):
     def _forward(self, batch: dict) -> Tensor:
         return self.out(batch["state"]).reshape(-1, self.config.chunk, self.action_dim)
 
-    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Any]]:
-        error = (self._forward(batch) - batch["actions"]).square().mean()
-        return error, {"error": float(error.detach())}
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        error = (self._forward(batch) - batch["actions"]).square().mean(dim=(1, 2))
+        return error, {"error": error.detach().mean()}
 
-    def sample(self, batch: dict, noise: Tensor | None = None) -> Tensor:
-        return self._forward(batch)
-
-    def parameter_groups(self, weight_decay: float) -> list[dict]:
-        return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
+    def sample(self, batch: dict, generators: Sequence[torch.Generator]) -> Sampled:
+        return Sampled(self._forward(batch))
 
 
 POLICY, CONFIG = LinearPolicy, LinearConfig

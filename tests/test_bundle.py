@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.fake_env import DotEnv
 from vla import agent as agents
 from vla.agent import Agent, AgentError, load
 from vla.contracts import EnvSpec
+from vla.nn.policy import Policy, Sampled
 from vla.normalise import Normaliser
 
 
@@ -28,7 +30,7 @@ class AdapterConfig:
     scale: float = 1.0
 
 
-class AdapterPolicy(nn.Module):
+class AdapterPolicy(Policy):
     """A frozen linear base out of a file, a low-rank adapter within it, and a head."""
 
     def __init__(self, config: AdapterConfig, spec: EnvSpec) -> None:
@@ -45,12 +47,11 @@ class AdapterPolicy(nn.Module):
     def loss(self, batch: dict) -> tuple[Tensor, dict]:
         raise NotImplementedError
 
-    def sample(self, batch: dict, noise: Tensor | None = None) -> Tensor:
+    def sample(self, batch: dict, generators: Sequence[torch.Generator]) -> Sampled:
         state = batch["state"].to(self.base.weight.dtype)
         seen = self.base(state) + self.base.get_submodule("adapter")(state)
-        return self.config.scale * self.head(seen.to(self.head.weight.dtype)).reshape(
-            -1, self.config.chunk, self.actions
-        )
+        chunk = self.head(seen.to(self.head.weight.dtype)).reshape(-1, self.config.chunk, self.actions)
+        return Sampled(self.config.scale * chunk)
 
 
 POLICY, CONFIG = AdapterPolicy, AdapterConfig

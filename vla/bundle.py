@@ -24,7 +24,7 @@ def own_tensors(policy: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def put(policy: nn.Module, tensors: dict[str, Tensor], rounded: bool = True) -> None:
-    """Fill a policy with what ``own_tensors`` gave. It takes their types, but not the float16 of what was ``rounded``."""
+    """Fill a policy with what ``own_tensors`` gave. It takes their types, but no float16 of what was ``rounded``."""
     for name, tensor in policy.state_dict(keep_vars=True).items():
         if name in tensors:
             if not (rounded and tensors[name].dtype == torch.float16):
