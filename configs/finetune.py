@@ -15,9 +15,9 @@ def recipe() -> Recipe:
 
     On one core of a busy machine that took 1, 7 and 3 minutes. Under strong light, which is what hurts the agent that
     ships most, 40 episodes then succeeded in 55 % (40 to 69) in place of 50 % (35 to 65), with 83 % of the progress in
-    place of 72; as it is, the desk was tidied in 90 % of 40 (77 to 96), where the agent that ships has 95.5 % of 200. One
-    run; the intervals overlap, so it shows that this can be done, and neither what it brings nor what it costs. For more,
-    record more and give it --optim.steps.
+    place of 72; as it is, the desk was tidied in 90 % of 40 (77 to 96), where the agent that ships has 95.5 % of 200.
+    One run; the intervals overlap, so it shows that this can be done, and neither what it brings nor what it costs. For
+    more, record more and give it --optim.steps.
     Stills are not rendered: what words mean is known. The network has to be that of the agent (--init names another).
     """
     base = tidy_desk_flow.recipe()
