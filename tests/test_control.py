@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from vla.contracts import VlaError
-from vla.control import CONTROL_HZ, PANDA, ArmSpec, Controller, Limits
+from vla.control.arm import PANDA, ArmSpec
+from vla.control.controller import CONTROL_HZ, Controller
+from vla.control.limits import Limits
 from vla.control.rotation import matrix_from_6d, matrix_from_vector, matrix_to_6d, rotation_vector
 
 UR5E = ArmSpec(

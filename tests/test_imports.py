@@ -97,6 +97,10 @@ def test_light_modules_load_nothing_heavy() -> None:
     assert loaded_after("import gymnasium") == ["gymnasium"]
 
 
+def test_no_module_of_an_evaluation_loads_mujoco_before_opengl_is_chosen() -> None:
+    assert loaded_after("import vla.commands.eval, vla.eval.evaluate, vla.data.record", ("mujoco",)) == []
+
+
 def test_recipes_are_listed_and_shown_without_torch() -> None:
     main = "from vla.cli import main\nassert main(['train', *{!r}]) == 0"
     assert loaded_after(main.format(["--list"]), (*HEAVY, "policies")) == []

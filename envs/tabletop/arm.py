@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vla.contracts import Group
-from vla.control import PANDA
+from vla.control.arm import PANDA
 
 ARM = replace(
     PANDA,

@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.tabletop.arm import JOINTS
 from envs.tabletop.physics import mujoco
-from vla.control import CONTROL_HZ
+from vla.control.controller import CONTROL_HZ
 
 JOINT_SPEED = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])  # rad/s
 JOINT_ACCELERATION = np.array([15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0])  # rad/s^2

@@ -17,7 +17,7 @@ from envs.tabletop.arm import ARM, FINGER_TRAVEL, JOINTS
 from envs.tabletop.physics import mujoco, require_stable
 from envs.tabletop.safety import SafetyMonitor
 from vla.contracts import CameraSpec, VlaError
-from vla.control import CONTROL_HZ, Controller
+from vla.control.controller import CONTROL_HZ, Controller
 from vla.host import gl
 
 DT = 0.1
