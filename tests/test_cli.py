@@ -1,5 +1,6 @@
 """The command line: instant help, one clear line for each error, exit codes."""
 
+import contextlib
 import errno
 import importlib
 import os
@@ -180,19 +181,44 @@ def test_an_interruption_that_becomes_another_error_is_one(
     assert said == ("vla: interrupted: no space left" if isinstance(error, VlaError) else "vla: interrupted")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_while_an_object_is_deleted_is_not_lost(
-    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Deleted:
-        def __del__(self) -> None:
-            signal.raise_signal(number)
+class Deleted:
+    def __init__(self, number: int) -> None:
+        self.number = number
 
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+def swallow(number: int) -> None:
+    with contextlib.suppress(BaseException):
+        signal.raise_signal(number)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("lose", [Deleted, swallow], ids=["while an object is deleted", "in a library"])
+def test_an_interruption_that_is_swallowed_comes_again(
+    lose: Callable, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def work(*_: object) -> int:
-        Deleted()
+        lose(number)
         time.sleep(5)
         return 0
 
     monkeypatch.setattr("vla.commands.doctor.run", work)
+    monkeypatch.setattr("vla.host.interrupt.FORGOTTEN_S", 0.05)
     assert cli.main(["doctor"]) == code
     assert capsys.readouterr().err.strip() == "vla: interrupted"
+
+
+def test_an_interruption_does_not_come_again_while_it_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            time.sleep(0.3)
+            raise VlaError("saved") from error
+        return 0
+
+    monkeypatch.setattr("vla.commands.doctor.run", work)
+    monkeypatch.setattr("vla.host.interrupt.FORGOTTEN_S", 0.05)
+    assert cli.main(["doctor"]) == 143

@@ -9,16 +9,19 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 # What asks a run to end. One that the parent process had ignored (nohup) stays ignored.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Seconds after which an interruption that nobody holds any more comes again. A last table, say, takes less.
+FORGOTTEN_S = 2.0
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised in the main thread by SIGTERM and SIGHUP, so that whatever handles Ctrl-C handles them as well."""
+    """Raised in the main thread by SIGTERM, SIGHUP and Ctrl-C: whatever handles Ctrl-C handles them all."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -36,33 +39,46 @@ def exit_code(error: BaseException | None) -> int:
 
 @contextmanager
 def terminating() -> Iterator[None]:
-    """While the block runs, SIGTERM and SIGHUP raise Terminated; a second one, while the first is handled, does not.
+    """While the block runs, SIGTERM, SIGHUP and Ctrl-C raise Terminated; a second one, while it is handled, does not.
 
-    C code may make an error of its own out of an interruption: one that leaves the block after a signal counts as the
-    interruption, and is its cause. Python drops an interruption that comes while an object is being deleted: it comes
-    again a little later. Outside the main thread signals are left alone.
+    Ctrl-C always does. Libraries swallow such errors now and then, in an import or while an object is deleted: one
+    that nobody holds any more, though the block goes on, comes again a little later. C code may make an error of its
+    own out of an interruption: one that leaves the block after a signal counts as the interruption, and is its cause.
+    Outside the main thread signals are left alone.
     """
     came: list[int] = []
+    watched: list[weakref.ref[Terminated]] = []
+    running = True
 
     def interrupt(number: int, _: FrameType | None) -> None:
         handled = any(one != signal.SIGINT for one in came)
         came.append(number)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not handled:
-            raise Terminated(number)
+        if number == signal.SIGINT or not handled:
+            raise watch(Terminated(number))  # which no variable here may hold
 
-    def again(dropped: sys.UnraisableHookArgs) -> None:
-        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+    def watch(error: Terminated) -> Terminated:
+        number = error.signal
+        watched.append(weakref.ref(error, lambda _: once_more(number)))
+        return error
+
+    def once_more(number: int) -> None:
+        if running:
+            timer = threading.Timer(FORGOTTEN_S, deliver, (number,))
+            timer.daemon = True
+            timer.start()
+
+    def deliver(number: int) -> None:
+        if running:
+            came.clear()
+            os.kill(os.getpid(), number)
+
+    def unheard(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, Terminated):
             report(dropped)
-            return
-        number = getattr(dropped.exc_value, "signal", signal.SIGINT)
-        came.clear()
-        threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
 
     before, report = {}, sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
-        sys.unraisablehook = again
+        sys.unraisablehook = unheard
         for number in SIGNALS:
             present = signal.getsignal(number)
             if present is not signal.SIG_IGN and (number != signal.SIGINT or present is signal.default_int_handler):
@@ -72,8 +88,9 @@ def terminating() -> Iterator[None]:
     except Exception as error:
         if not came:
             raise
-        raise KeyboardInterrupt if came[0] == signal.SIGINT else Terminated(came[0]) from error
+        raise Terminated(came[0]) from error
     finally:
+        running = False
         sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
