@@ -8,20 +8,22 @@ noises are drawn for each encoded observation, since the head is cheap next to t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from policies.flow_config import FlowConfig
 from vla.contracts import EnvSpec, VlaError
+from vla.nn.context import Context
 from vla.nn.flow import integrate, interpolate, midpoint_times, sample_times
 from vla.nn.policy import Policy, Sampled, standard_normal
 from vla.nn.transformer import ModulatedBlock, time_embedding
-from vla.nn.trunk import Trunk
+from vla.nn.trunk import make_trunk
 
 
 class FlowHead(nn.Module):
-    """The velocity field: noisy chunk (B, chunk, A), time (B,), context (C, M, D) → velocity (B, chunk, A).
+    """The velocity field: noisy chunk (B, chunk, A), time (B,), C contexts → velocity (B, chunk, A).
 
     B is a multiple of C; consecutive rows share a context.
     """
@@ -42,30 +44,35 @@ class FlowHead(nn.Module):
         nn.init.zeros_(self.out.bias)
         self.dim = config.dim
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
         """See the class."""
-        return self.velocity(x, self.steer(t, context), self.remember(context))
+        return self.velocity(x, self.steer(t, context), self.remember(context), context.mask)
 
-    def steer(self, t: Tensor, context: Tensor) -> list[Tensor]:
-        """What times (…, B) and the contexts (C, M, D) ask of each block: (…, B, 9 D)."""
-        mean = context.mean(dim=1).repeat_interleave(t.shape[-1] // len(context), 0)
+    def steer(self, t: Tensor, context: Context) -> list[Tensor]:
+        """What times (…, B) and C contexts ask of each block: (…, B, 9 D)."""
+        mean = context.mean().repeat_interleave(t.shape[-1] // len(context.tokens), 0)
         condition = self.time(time_embedding(t, self.dim)) + mean
         return [block.steer(condition) for block in self.blocks]
 
-    def remember(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def remember(self, context: Context) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of the contexts, for each block."""
-        return [block.attend_cross.remember(context) for block in self.blocks]
+        return [block.attend_cross.remember(context.tokens) for block in self.blocks]
 
-    def velocity(self, x: Tensor, steering: list[Tensor], memory: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """The velocity of a noisy chunk (B, chunk, A), given what ``steer`` (for B times) and ``remember`` gave."""
+    def velocity(
+        self, x: Tensor, steering: list[Tensor], memory: list[tuple[Tensor, Tensor]], mask: Tensor | None
+    ) -> Tensor:
+        """The velocity of a noisy chunk (B, chunk, A), given what ``steer`` (for B times) and ``remember`` gave.
+
+        ``mask`` is the contexts'.
+        """
         tokens = self.embed(x.reshape(len(x), len(self.position), -1)) + self.position
         for block, steered, remembered in zip(self.blocks, steering, memory, strict=True):
-            tokens = block(tokens, steered, remembered)
+            tokens = block(tokens, steered, remembered, mask)
         return self.out(self.norm(tokens)).reshape(x.shape)
 
 
 class FlowPolicy(Policy):
-    """Trunk and flow head.
+    """A trunk and the flow head.
 
     Args:
         config: sizes.
@@ -75,7 +82,7 @@ class FlowPolicy(Policy):
     def __init__(self, config: FlowConfig, spec: EnvSpec) -> None:
         super().__init__()
         self.config, self.action_dim = config, len(spec.action)
-        self.trunk = Trunk(config.trunk, config.dim, spec)
+        self.trunk = make_trunk(config.trunk, config.dim, spec)
         self.head = FlowHead(config, self.action_dim)
 
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -89,9 +96,9 @@ class FlowPolicy(Policy):
                 known, ``points.{camera}`` and ``stills`` (see ``Trunk.grounding_losses``). Not changed. Random draws
                 come from torch's global generator.
         """
-        context, pointing = self.trunk(batch)
+        context = seen = self.trunk.encode(batch)
         if self.config.insulated:
-            context = context.detach()
+            context = replace(seen, tokens=seen.tokens.detach())
         draws = self.config.draws
         actions = batch["actions"].repeat_interleave(draws, dim=0)
         valid = batch["valid"].repeat_interleave(draws, dim=0).to(actions)
@@ -102,18 +109,15 @@ class FlowPolicy(Policy):
         samples = len(batch["actions"])
         loss = (error * valid).view(samples, -1).sum(dim=1) * (samples / valid.sum().clamp(min=1.0))
         parts, weight = {"flow": loss.detach().mean()}, self.config.pointing_weight
-        points = self.trunk.pointing_loss(pointing, batch)
-        if points is not None and weight > 0.0:
-            parts["pointing"] = points.detach()
-            loss = loss + weight * points
+        losses, scores = self.trunk.losses(seen, batch) if weight > 0.0 else {}, dict[str, Tensor]()
         weights = {"grounding": weight, "yaw": self.config.yaw_weight, "offset": self.config.offset_weight}
         if "stills" in batch and any(weights.values()):
-            losses, scores = self.trunk.grounding_losses(batch["stills"])
-            parts |= {name: value.detach() for name, value in losses.items()} | scores
-            for name, value in losses.items():
-                if weights[name] > 0.0:
-                    loss = loss + weights[name] * value
-        return loss, parts
+            taught, scores = self.trunk.grounding_losses(batch["stills"])
+            losses |= taught
+        for name, value in losses.items():
+            if weights.get(name, weight) > 0.0:
+                loss = loss + weights.get(name, weight) * value
+        return loss, parts | {name: value.detach() for name, value in losses.items()} | scores
 
     @torch.no_grad()
     def sample(self, batch: dict, generators: Sequence[torch.Generator]) -> Sampled:
@@ -123,15 +127,15 @@ class FlowPolicy(Policy):
             batch: ``images.{camera}``, ``state`` and ``instruction``.
             generators: each draws (chunk, A) standard normal numbers; ``noise_scale`` of it is where the flow starts.
         """
-        context, _ = self.trunk(batch)
-        noise = standard_normal(generators, (self.config.chunk, self.action_dim), context.device)
+        context = self.trunk.encode(batch)
+        noise = standard_normal(generators, (self.config.chunk, self.action_dim), context.tokens.device)
         # All that does not depend on the chunk is worked out once, for all steps together.
-        times = midpoint_times(self.config.sample_steps, context.device)
-        steering = self.head.steer(times[:, None].expand(-1, len(context)), context)
+        times = midpoint_times(self.config.sample_steps, noise.device)
+        steering = self.head.steer(times[:, None].expand(-1, len(noise)), context)
         memory = self.head.remember(context)
 
         def velocity(x: Tensor, i: int) -> Tensor:
-            return self.head.velocity(x, [steered[i] for steered in steering], memory)
+            return self.head.velocity(x, [steered[i] for steered in steering], memory, context.mask)
 
         return Sampled(integrate(velocity, self.config.noise_scale * noise, self.config.sample_steps))
 

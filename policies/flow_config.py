@@ -7,7 +7,7 @@ from typing import Annotated
 
 from vla.config import Between, require_ranges
 from vla.contracts import VlaError
-from vla.nn.config import TrunkConfig
+from vla.nn.config import PooledTrunkConfig, TrunkConfig
 from vla.settings import require_multiple
 
 
@@ -18,7 +18,7 @@ class FlowConfig:
     Attributes:
         chunk: actions predicted at once.
         execute: how many of them are played before the policy looks again.
-        trunk: the trunk's sizes.
+        trunk: which trunk, and its sizes.
         dim, depth, heads: of the head's transformer; ``dim`` is the context's width too.
         actions_per_token: consecutive actions that share one token; must divide ``chunk``.
         draws: flow times and noises drawn for each observation in training.
@@ -28,14 +28,15 @@ class FlowConfig:
             chunks and steadier grasps, 0 always the same chunk.
         insulated: whether the flow loss leaves the trunk alone, so that it learns from points and stills only and
             cannot learn the demonstrations by heart ("Knowledge insulating VLAs", Driess et al., 2025).
-        pointing_weight: weight of the loss that teaches the first two slots where to look.
+        pointing_weight: weight of the loss that teaches the first two slots where to look; this and the next two ask
+            nothing of a trunk that does not point.
         yaw_weight: weight of the loss that teaches them how things lie; stills alone know that.
         offset_weight: weight of the loss that teaches them how far off things are, likewise.
     """
 
     chunk: Annotated[int, Between(1, 1024)] = 16
     execute: Annotated[int, Between(1, 1024)] = 4
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    trunk: TrunkConfig | PooledTrunkConfig = field(default_factory=TrunkConfig)
     dim: Annotated[int, Between(1, 16_384)] = 192
     depth: Annotated[int, Between(1, 128)] = 4
     heads: Annotated[int, Between(1, 256)] = 4
@@ -56,9 +57,14 @@ class FlowConfig:
     @classmethod
     def tiny(cls) -> FlowConfig:
         """A network for tests, of two cameras."""
-        config = cls()
-        trunk = replace(config.trunk, vision="tiny", pixels=(64, 32), map_dim=16, glimpse=8)
+        config, trunk = cls(), TrunkConfig()
+        trunk = replace(trunk, vision="tiny", pixels=(64, 32), map_dim=16, glimpse=8)
         return replace(config, trunk=trunk, dim=32, depth=2)
+
+    @property
+    def learns_from_stills(self) -> bool:
+        """Whether stills teach it anything."""
+        return self.trunk.points
 
     def check(self, prefix: str) -> None:
         """Raise VlaError where settings do not go together. ``prefix`` is what their names begin with."""
@@ -68,4 +74,8 @@ class FlowConfig:
             raise VlaError(f"--{prefix}dim {self.dim} must be a multiple of 4, the heads of the trunk's attention")
         if self.execute > self.chunk:
             raise VlaError(f"--{prefix}execute {self.execute} must be --{prefix}chunk, {self.chunk}, at most")
+        if self.insulated and not self.learns_from_stills:
+            raise VlaError(
+                f"--{prefix}insulated would leave nothing to learn for --{prefix}trunk.type {self.trunk.type}"
+            )
         self.trunk.check(f"{prefix}trunk.")

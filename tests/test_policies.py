@@ -219,7 +219,7 @@ def test_what_the_sampler_works_out_once_is_what_the_head_gives_step_by_step() -
         for p in policy.parameters():  # gates and outputs start at zero
             p.add_(0.1 * torch.randn_like(p))
         encoded = normaliser(raw_batch()).encode(raw_batch())
-        context, _ = policy.trunk(encoded)
+        context = policy.trunk.encode(encoded)
         noise = torch.stack([torch.randn(policy.config.chunk, 3, generator=one) for one in generators()])
         steps = policy.config.sample_steps
         x, h = policy.config.noise_scale * noise, 1.0 / steps

@@ -1,6 +1,10 @@
 """Config dataclasses: what their numbers may be, told beside each field, and how a file's text becomes one.
 
 A number in a file becomes memory and time, so each has an upper end: ``chunk: Annotated[int, Between(1, 512)] = 16``.
+
+A field may hold one of several configs, ``trunk: TrunkConfig | PooledTrunkConfig``, told apart by a tag. The usual one
+comes first and has ``type: ClassVar[str] = "compact"``, which no file stores: files and hashes stay as they were before
+there were others. Each other one has the field ``type: Literal["pooled"] = "pooled"``.
 """
 
 from __future__ import annotations
@@ -33,23 +37,51 @@ def require_ranges(config: Any) -> None:
                 raise VlaError(f"{name} must be from {limits.low} to {limits.high}, and is {value}")
 
 
-def from_dict(kind: type, values: dict[str, Any]) -> Any:
-    """A (nested) config dataclass from plain JSON types: lists become tuples, fields that are not given their default.
+def tag_of(kind: type) -> str | None:
+    """The tag of a config dataclass; None where it has none."""
+    hint = typing.get_type_hints(kind).get("type")
+    tagged = typing.get_origin(hint) in (typing.ClassVar, typing.Literal) and len(typing.get_args(hint)) == 1
+    return getattr(kind, "type", None) if tagged else None
+
+
+def members(hint: Any) -> dict[str, type]:
+    """The config dataclasses that a field of this type may hold, by tag, the usual one first."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return {
+        tag_of(kind) or kind.__name__: kind
+        for kind in kinds
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    }
+
+
+def from_dict(kind: type, values: dict[str, Any], base: Any = None) -> Any:
+    """A (nested) config dataclass from plain JSON types: lists become tuples, and each config is that of its tag.
+
+    Fields that are not given are those of ``base``, wherever it has a config of the same kind, or else their default.
 
     Raises VlaError, naming the field, for one that ``kind`` lacks, of another type, or out of its range.
     """
-    hints, fields = typing.get_type_hints(kind), dict[str, Any]()
+    hints, names, fields = typing.get_type_hints(kind), [f.name for f in dataclasses.fields(kind)], dict[str, Any]()
     for name, value in values.items():
-        if name not in hints:
-            raise VlaError(f"{kind.__name__} has no field '{name}'; it has {', '.join(hints)}")
-        value = tuple(value) if isinstance(value, list) else value
-        if isinstance(value, dict) and dataclasses.is_dataclass(hints[name]):
-            value = from_dict(typing.cast(type, hints[name]), value)
-        elif not _fits(value, hints[name]):
-            raise VlaError(f"'{name}' of {kind.__name__} is {str(value)[:80]!r}, and should be {_shown(hints[name])}")
+        if name not in names:
+            if name == "type" and value == tag_of(kind):
+                continue
+            raise VlaError(f"{kind.__name__} has no field '{name}'; it has {', '.join(names)}")
+        now, value = getattr(base, name, None), tuple(value) if isinstance(value, list) else value
+        hint = type(now) if hints[name] is Any and dataclasses.is_dataclass(now) else hints[name]
+        if isinstance(value, dict) and (kinds := members(hint)):
+            tag = value.get("type", next(iter(kinds))) if len(kinds) > 1 else next(iter(kinds))
+            if str(tag) not in kinds:
+                raise VlaError(
+                    f"'{name}' of {kind.__name__} has the type {str(tag)[:80]!r}; there are {', '.join(kinds)}"
+                )
+            part = kinds[str(tag)]
+            value = from_dict(part, value, now if type(now) is part else None)
+        elif not _fits(value, hint):
+            raise VlaError(f"'{name}' of {kind.__name__} is {str(value)[:80]!r}, and should be {_shown(hint)}")
         fields[name] = value
     try:
-        return kind(**fields)
+        return kind(**fields) if base is None else dataclasses.replace(base, **fields)
     except TypeError as error:  # a field without a default is missing
         raise VlaError(f"{kind.__name__} lacks something: {error}") from error
 

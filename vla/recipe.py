@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from vla.config import Between, require_ranges
+from vla.config import Between, from_dict, members, require_ranges, tag_of
 from vla.contracts import VlaError
 from vla.settings import attributes_of, parse_value
 
@@ -162,6 +162,8 @@ class Recipe:
             raise VlaError(f"--data.decision_steps {data.decision_steps} must be 0 beside --data.decision_s")
         if data.stills and not self.env:
             raise VlaError(f"--data.stills {data.stills} needs an env to render them; name it with --env")
+        if data.stills and not getattr(self.policy_config, "learns_from_stills", True):
+            raise VlaError(f"--data.stills {data.stills} must be 0 for a policy that learns nothing from them")
         if self.init_share and not self.init:
             raise VlaError(f"--init_share {self.init_share} must be 0 without --init")
         if hasattr(self.policy_config, "check"):
@@ -178,35 +180,30 @@ def with_overrides(recipe: Recipe, arguments: Sequence[str]) -> Recipe:
     Raises VlaError for an unknown key (with the nearest one and the section's fields), a missing value, or a
     value that does not fit the field's type.
     """
-    for key, text in _pairs(recipe, arguments):
-        path = key.split(".")
-        recipe = _replace(recipe, recipe, path, path, text)
-    return recipe
-
-
-def _pairs(recipe: Recipe, arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or word == "--":
             raise VlaError(f"'{word}' is not an override; write one as --section.field value, e.g. --optim.steps 2000")
         key, equals, text = word[2:].partition("=")
-        if not equals:
-            _check_key(recipe, key.split("."))  # an unknown key is the better message, even without a value
-            if not rest:
-                raise VlaError(f"--{key} needs a value, e.g. --{key} {_example(_value_at(recipe, key))}")
-            text = rest.pop(0)
-        yield key, text
+        path = key.split(".")
+        _check_key(recipe, path)  # an unknown key is the better message, even without a value
+        if not equals and not rest:
+            raise VlaError(f"--{key} needs a value, e.g. --{key} {_example(dict(settings(recipe))[key])}")
+        recipe = _replace(recipe, recipe, path, f"--{key}", text if equals else rest.pop(0))
+    return recipe
 
 
-def _replace(recipe: Recipe, node: Any, path: list[str], whole: list[str], text: str) -> Any:
-    _check_key(recipe, whole)
+def _replace(recipe: Recipe, node: Any, path: list[str], key: str, text: str) -> Any:
     name = _ALIAS.get(path[0], path[0]) if node is recipe else path[0]
-    if len(path) > 1:
-        return dataclasses.replace(node, **{name: _replace(recipe, getattr(node, name), path[1:], whole, text)})
-    annotation = typing.get_type_hints(type(node))[name]
-    key = "--" + ".".join(whole)
-    value = parse_value(text, annotation, key)
+    now, hint = getattr(node, name), typing.get_type_hints(type(node))[name]
+    if path[1:] == ["type"] and tag_of(type(now)):
+        kind = members(hint)[parse_value(text, Literal[tuple(members(hint))], key)]
+        value = now if type(now) is kind else kind()
+    elif len(path) > 1:
+        value = _replace(recipe, now, path[1:], key, text)
+    else:
+        value = parse_value(text, hint, key)
     try:
         return dataclasses.replace(node, **{name: value})
     except VlaError as error:
@@ -215,13 +212,18 @@ def _replace(recipe: Recipe, node: Any, path: list[str], whole: list[str], text:
 
 def _check_key(recipe: Recipe, path: list[str]) -> None:
     """Raise VlaError unless ``path`` names a field that may be overridden."""
-    node: Any = recipe
+    node, key, kinds = recipe, "--" + ".".join(path), dict[str, type]()
     for depth, part in enumerate(path):
-        key, fields = "--" + ".".join(path), _open_fields(recipe, node)
+        fields = _open_fields(recipe, node)
         where = "--" + ".".join(path[:depth]) if depth else "the recipe"
         if part not in fields:
-            raise VlaError(f"unknown setting {key}{_suggestion(recipe, path)}; {where} has {', '.join(fields)}")
-        node = getattr(node, _ALIAS.get(part, part) if node is recipe else part)
+            others = {f.name: tag for tag, kind in kinds.items() for f in dataclasses.fields(kind)}
+            near = difflib.get_close_matches(part, others, n=1, cutoff=0.75)
+            guess = f" (--{where[2:]}.type {others[near[0]]} has {near[0]})" if near and near[0] not in fields else ""
+            guess = guess or _suggestion(recipe, path)
+            raise VlaError(f"unknown setting {key}{guess}; {where} has {', '.join(fields)}")
+        name = _ALIAS.get(part, part) if node is recipe else part
+        kinds, node = members(typing.get_type_hints(type(node)).get(name)), getattr(node, name)
         last = depth == len(path) - 1
         if last and dataclasses.is_dataclass(node):
             raise VlaError(f"{key} is a section; set one of its fields: {', '.join(_open_fields(recipe, node))}")
@@ -231,7 +233,9 @@ def _check_key(recipe: Recipe, path: list[str]) -> None:
 
 def _open_fields(recipe: Recipe, node: Any) -> list[str]:
     names = [f.name for f in dataclasses.fields(node)]
-    return ["policy", *(n for n in names if n not in _FIXED)] if node is recipe else names
+    if node is recipe:
+        return ["policy", *(n for n in names if n not in _FIXED)]
+    return ["type", *(n for n in names if n != "type")] if tag_of(type(node)) else names
 
 
 def _suggestion(recipe: Recipe, path: list[str]) -> str:
@@ -242,10 +246,6 @@ def _suggestion(recipe: Recipe, path: list[str]) -> str:
     return f" (did you mean --{near[0]}?)" if near else ""
 
 
-def _value_at(recipe: Recipe, key: str) -> Any:
-    return dict(settings(recipe))[key]
-
-
 def _example(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(map(str, value))
@@ -254,16 +254,23 @@ def _example(value: Any) -> str:
 
 def settings(recipe: Recipe) -> list[tuple[str, Any]]:
     """Every setting that may be overridden, as (dotted name, value), in the order of the fields."""
+    return [(key, value) for key, value, _ in _rows(recipe, recipe, "", "")]
 
-    def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        for name in _open_fields(recipe, node):
-            value = getattr(node, _ALIAS.get(name, name) if node is recipe else name)
-            if dataclasses.is_dataclass(value):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, value
 
-    return list(walk(recipe, ""))
+def explained(recipe: Recipe) -> dict[str, str]:
+    """What each setting means, in one line: of the ``Attributes`` in the docstring of its config."""
+    return {key: meaning for key, _, meaning in _rows(recipe, recipe, "", "") if meaning}
+
+
+def _rows(recipe: Recipe, node: Any, prefix: str, tags: str) -> Iterator[tuple[str, Any, str]]:
+    said, hints = attributes_of(type(node)), typing.get_type_hints(type(node))
+    for part in _open_fields(recipe, node):
+        name = _ALIAS.get(part, part) if node is recipe else part
+        value = getattr(node, name)
+        if dataclasses.is_dataclass(value):
+            yield from _rows(recipe, value, f"{prefix}{part}.", ", ".join(members(hints[name])))
+        else:
+            yield prefix + part, value, f"one of {tags}" if part == "type" and tags else said.get(name, "")
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -286,13 +293,8 @@ def of_today(data: dict[str, Any]) -> dict[str, Any]:
 
 def restored(recipe: Recipe, data: dict[str, Any]) -> Recipe:
     """``recipe`` with the settings that ``recipe_to_dict`` gave. Raises VlaError for one that it has not."""
-    alias = {field: name for name, field in _ALIAS.items()}
-    words = []
-    for key, value in flat(of_today(data)).items():
-        section, dot, rest = key.partition(".")
-        if dot or section not in _FIXED:
-            words.append(f"--{alias.get(section, section)}{dot}{rest}={_example(value)}")
-    return with_overrides(recipe, words)
+    open_ = {name: value for name, value in of_today(data).items() if name not in ("name", "policy")}
+    return from_dict(type(recipe), open_, recipe)
 
 
 def _plain(value: Any) -> Any:
@@ -308,20 +310,3 @@ def describe(recipe: Recipe) -> str:
     head = f"recipe {recipe.name}: policy {recipe.policy} on env {recipe.env}"
     lines = [f"  {key:<{width}}  {_example(value):<12}  {meanings.get(key, '')}".rstrip() for key, value in rows]
     return "\n".join([head, *lines])
-
-
-def explained(recipe: Recipe) -> dict[str, str]:
-    """What each setting means, in one line: of the ``Attributes`` in the docstring of its config."""
-    found: dict[str, str] = {}
-
-    def walk(node: Any, prefix: str) -> None:
-        said = attributes_of(type(node))
-        for name in _open_fields(recipe, node):
-            value = getattr(node, _ALIAS.get(name, name) if node is recipe else name)
-            if dataclasses.is_dataclass(value):
-                walk(value, f"{prefix}{name}.")
-            elif name in said:
-                found[prefix + name] = said[name]
-
-    walk(recipe, "")
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import types
@@ -36,7 +37,10 @@ def parse_value(text: str, annotation: Any, key: str) -> Any:
     try:
         return _parse(text, annotation)
     except ValueError as error:
-        raise VlaError(f"{key} takes {type_name(annotation)}, and was given '{text}'") from error
+        options = map(str, typing.get_args(annotation)) if typing.get_origin(annotation) is Literal else ()
+        near = difflib.get_close_matches(text, list(options), n=1)
+        guess = f" (did you mean {near[0]}?)" if near else ""
+        raise VlaError(f"{key} takes {type_name(annotation)}, and was given '{text}'{guess}") from error
 
 
 def _parse(text: str, annotation: Any) -> Any:

@@ -39,7 +39,7 @@ from vla.rollout.lerobot_policy import LeRobotPolicy
 
 def step_by_step(policy: FlowPolicy, batch: dict[str, Any], noise: Tensor) -> Tensor:
     """What ``policy.sample`` gives, with the head called anew at each time."""
-    context, _ = policy.trunk(batch)
+    context = policy.trunk.encode(batch)
     steps = policy.config.sample_steps
     times = midpoint_times(steps, noise.device)
 
@@ -91,7 +91,7 @@ def main() -> None:
         "the head anew at each time": lambda: step_by_step(policy, batch, noise),
         "the sampler, twice the steps": lambda: twice.sample(batch, generators()),
         "the head anew, twice the steps": lambda: step_by_step(twice, batch, noise),
-        "the trunk alone": lambda: policy.trunk(batch),
+        "the trunk alone": lambda: policy.trunk.encode(batch),
     }
     if args.peer:
         ways |= whole(loaded, LeRobotPolicy(args.peer, spec, "cpu"), count)

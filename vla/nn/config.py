@@ -1,9 +1,12 @@
-"""Sizes of the blocks that policies share. No torch here: a recipe is read without it."""
+"""Sizes of the blocks that policies share. No torch here: a recipe is read without it.
+
+A policy's config says which trunks it may have: ``trunk: TrunkConfig | PooledTrunkConfig``. See ``vla.config``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from vla.config import Between, require_ranges
 from vla.contracts import VlaError
@@ -11,7 +14,7 @@ from vla.contracts import VlaError
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """Size of the trunk.
+    """Size of the trunk whose slots look for what the sentence asks for.
 
     Attributes:
         vision: the network, one for each camera: ``mobilenetv4_conv_small``, ``tiny`` (to try things out), or any of
@@ -26,6 +29,9 @@ class TrunkConfig:
         glimpse: side of the window of the camera's own pixels that is read where the first two slots point, a multiple
             of 4; 0 for none. For cameras with more pixels than ``pixels``, and things of few pixels.
     """
+
+    type: ClassVar[str] = "compact"
+    points: ClassVar[bool] = True
 
     vision: str = "mobilenetv4_conv_small"
     pretrained: bool = False
@@ -45,3 +51,33 @@ class TrunkConfig:
             raise VlaError(f"--{prefix}pixels needs a number at least, e.g. 128")
         if self.glimpse % 4:
             raise VlaError(f"--{prefix}glimpse {self.glimpse} must be a multiple of 4")
+
+
+@dataclass(frozen=True)
+class PooledTrunkConfig:
+    """Size of the trunk that takes the mean of each camera's map: the plain way, to compare others with.
+
+    Attributes:
+        vision: the network, one for each camera, as the compact trunk has it.
+        pretrained: whether timm's weights are loaded (asks the hub).
+        pixels: the side of the image that each camera's network sees, likewise.
+        map_dim: channels of the feature maps.
+        language_depth: transformer blocks over the words.
+    """
+
+    type: Literal["pooled"] = "pooled"
+    points: ClassVar[bool] = False
+
+    vision: str = "mobilenetv4_conv_small"
+    pretrained: bool = False
+    pixels: Annotated[tuple[int, ...], Between(16, 2048)] = (96,)
+    map_dim: Annotated[int, Between(1, 4096)] = 64
+    language_depth: Annotated[int, Between(0, 64)] = 1
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
+
+    def check(self, prefix: str) -> None:
+        """Raise VlaError where a setting is impossible. ``prefix`` is what its name begins with."""
+        if not self.pixels:
+            raise VlaError(f"--{prefix}pixels needs a number at least, e.g. 96")

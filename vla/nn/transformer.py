@@ -93,16 +93,17 @@ class ModulatedBlock(nn.Module):
         """Scales, shifts and gates (…, 9 D) that a condition (…, D) gives."""
         return self.modulation(F.silu(condition))
 
-    def forward(self, x: Tensor, steering: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, steering: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
         """Tokens ``x`` (B, N, D) and ``steering`` (B, 9 D) over ``memory``, ``attend_cross.remember`` of C contexts.
 
-        B may be a multiple of C: then consecutive rows of ``x`` share a context.
+        ``mask`` (C, M) is True where a context's token may be looked at. B may be a multiple of C: then consecutive
+        rows of ``x`` share a context.
         """
         parts = steering[:, None].chunk(9, dim=-1)
         scale, shift, gate = parts[0::3], parts[1::3], parts[2::3]
         x = x + gate[0] * self.attend_self(self.norm_self(x) * (1 + scale[0]) + shift[0])
         asking = (self.norm_cross(x) * (1 + scale[1]) + shift[1]).reshape(len(memory[0]), -1, x.shape[-1])
-        x = x + gate[1] * self.attend_cross.ask(asking, memory).reshape(x.shape)
+        x = x + gate[1] * self.attend_cross.ask(asking, memory, mask).reshape(x.shape)
         return x + gate[2] * self.mlp(self.norm_mlp(x) * (1 + scale[2]) + shift[2])
 
 

@@ -84,9 +84,10 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Raises VlaError naming what differs where ``MAY_CHANGE`` does not allow it.
     """
     old, new = flat(of_today(before)), flat(now)
+    tags = [key for key in new if key.endswith(".type")]  # of which the usual one is not written down
     differ = {
         key: f"{key.replace('policy_config', 'policy')} was {old.get(key)} and is {new.get(key)}"
-        for key in sorted(old)  # and no setting that has come into the world since
+        for key in sorted({*old, *tags})  # and no setting that has come into the world since
         if old.get(key) != new.get(key)
     }
     refused = [text for key, text in differ.items() if not key.startswith(MAY_CHANGE)]
