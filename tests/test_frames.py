@@ -268,6 +268,11 @@ def test_pages_of_parquet_have_checksums(filmed: Path, tmp_path: Path) -> None:
             assert "damaged" in str(error)
 
 
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -282,6 +287,8 @@ def test_pages_of_parquet_have_checksums(filmed: Path, tmp_path: Path) -> None:
         lambda root: flip(root / "frames.scene.npy", 0.5),
         lambda root: shutil.copy(root / "frames.wrist.npy", root / "frames.scene.npy"),
         lambda root: (root / "frames.wrist.npy").write_bytes((root / "frames.wrist.npy").read_bytes()[:-9]),
+        lambda root: fifo(root / "progress.npy"),
+        lambda root: fifo(root / "frames.scene.npy"),
     ],
 )
 def test_a_broken_cache_is_made_anew(

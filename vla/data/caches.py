@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import VlaError
-from vla.host.files import LOCK
+from vla.host.files import LOCK, regular
 
 VARIABLE = "VLA_CACHE"
 
@@ -86,7 +86,7 @@ def mapped(file: Path) -> np.ndarray:
     Where the data are larger than the memory, reading ahead would bring in megabytes for each image, and drive out
     what is needed next.
     """
-    frames = np.load(file, mmap_mode="r")
+    frames = np.load(regular(file), mmap_mode="r")
     if hasattr(mmap, "MADV_RANDOM"):
         frames._mmap.madvise(mmap.MADV_RANDOM)
     return frames

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import VlaError
+from vla.host.files import regular
 
 
 def png_frames(path: Path, column: str) -> Iterator[np.ndarray]:
@@ -61,7 +62,7 @@ def video_frames(path: Path, times: np.ndarray, dt: float) -> Iterator[np.ndarra
         return candidate.to_ndarray(format="rgb24")
 
     try:
-        with av.open(path) as container:
+        with av.open(regular(path)) as container:
             stream = container.streams.video[0]
             if stream.codec_context is None:  # PyAV would crash
                 raise VlaError(f"the video {path} cannot be read: its codec is unknown, or its header is damaged")
@@ -196,6 +197,4 @@ def numbered(folder: Path) -> list[Path]:
 def _open(path: Path) -> Any:
     import pyarrow.parquet as pq
 
-    if path.exists() and not path.is_file():  # a FIFO would be waited for
-        raise OSError("it is a folder or a device")
-    return pq.ParquetFile(path, page_checksum_verification=True)
+    return pq.ParquetFile(regular(path), page_checksum_verification=True)

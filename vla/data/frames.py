@@ -26,7 +26,7 @@ from vla.data.caches import cache_homes, gather, made_whole, mapped, reserve
 from vla.data.dataset import VLA_JSON, Recorded, Source
 from vla.data.hashes import hash_files, intact, require_promised, sealed, stamps
 from vla.data.open import open_dataset
-from vla.host.files import read_json, require_keys, write_atomically
+from vla.host.files import read_json, regular, require_keys, write_atomically
 
 FORMAT_VERSION = 2
 CACHE_JSON = "cache.json"
@@ -176,7 +176,7 @@ class FrameCache:
 
 def _checked(file: Path, digest: str) -> np.ndarray:
     """An array whose file has this SHA-256. Raises ValueError where it has another."""
-    with open(file, "rb") as content:
+    with open(regular(file), "rb") as content:
         if hashlib.file_digest(content, "sha256").hexdigest() != digest:
             raise ValueError(f"{file.name} is not as it was written")
     return np.load(file)

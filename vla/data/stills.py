@@ -26,6 +26,7 @@ from filelock import FileLock
 from vla.contracts import EnvSpec, Observation, ReferringExpression, VlaError, episode_seed
 from vla.contracts.abilities import Refers, points_of, tasks_of
 from vla.data.caches import gather, mapped, reserve
+from vla.host.files import regular
 from vla.host.parallel import SlotPool, available_cpus
 from vla.host.provenance import source_sha256
 from vla.perturb import axes as perturb
@@ -56,9 +57,9 @@ class Stills:
         self.sentences: list[str] = document["sentences"]
         try:
             self.frames = {name: mapped(root / f"frames.{name}.npy") for name in cameras}
-            self.points = {name: np.load(root / f"points.{name}.npy") for name in cameras}
-            self.state, self.bounds = np.load(root / "state.npy"), np.load(root / "bounds.npy")
-            self.yaws, self.offsets = np.load(root / "yaws.npy"), np.load(root / "offsets.npy")
+            self.points = {name: np.load(regular(root / f"points.{name}.npy")) for name in cameras}
+            small = [np.load(regular(root / f"{name}.npy")) for name in ("state", "bounds", "yaws", "offsets")]
+            self.state, self.bounds, self.yaws, self.offsets = small
         except (OSError, ValueError, EOFError) as error:
             raise VlaError(f"the stills {root} are damaged: {error}") from error
         known = hashlib.sha256(json.dumps(document, sort_keys=True).encode())

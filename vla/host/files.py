@@ -35,6 +35,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def regular(path: Path) -> Path:
+    """``path`` itself, if it is a file. Raises OSError for a FIFO, which would be waited for, a folder or a device."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} should be a file, and is a folder or a device")
+    return path
+
+
 def sync_file(path: Path) -> None:
     """Have a file that somebody else wrote on the disk before this returns."""
     with open(path, "rb") as file:

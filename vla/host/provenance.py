@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import vla
+from vla.host.files import regular
 from vla.host.parallel import available_cpus
 from vla.paths import assets_dir
 
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
