@@ -36,6 +36,7 @@ def broken(how: str = "", **options: Any) -> Any:
         ({"how": "bare reset"}, r"reset\(\) of .* gave a dict where \(observation, info\) was wanted: gym's old"),
         ({"how": "four values"}, r"step\(\) of tiny/Broken-v0 raised ValueError: .*unpack.*gym's old interface"),
         ({"how": "info is a list"}, r"gave a list as info, where a dict was wanted$"),
+        ({"how": "no observation"}, r"step\(\) of tiny/Broken-v0 gave no observation, but None$"),
         ({"how": "no reward"}, r"gave None as reward, where a finite number was wanted$"),
         ({"how": "NaN reward"}, r"gave nan as reward"),
         ({"how": "two rewards"}, r"gave float64 \(2,\) from 1 to 1 as reward"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -324,6 +325,21 @@ def test_a_run_starts_from_an_agent(data: Path, tmp_path: Path, monkeypatch: pyt
     assert after.provenance["init"]["hash"] == before.hash
     with pytest.raises(VlaError, match="another config"):
         train(tiny(*words, "--policy.width=9"), data, tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("os:system", "fails for 'tidy up': TypeError"),  # takes one argument
+        ("builtins:slice", "gave slice('tidy up', Generator"),
+        ("builtins:min", "fails for 'tidy up': TypeError"),
+    ],
+)
+def test_a_paraphrase_that_gives_no_sentence_is_told_before_the_first_step(
+    name: str, reason: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(VlaError, match=re.escape(f"--data.paraphrase {name} {reason}")):
+        train(tiny(f"--data.paraphrase={name}"), data, tmp_path / "run")
 
 
 def test_an_agent_may_stay_near_the_one_it_came_from(

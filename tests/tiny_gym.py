@@ -129,6 +129,7 @@ STEPS: dict[str, Any] = {
     "four values": lambda env, given: (*given[:2], given[2] or given[3], given[4]),
     "no info": lambda env, given: (*given[:4], None),
     "info is a list": lambda env, given: (*given[:4], ["there"]),
+    "no observation": lambda env, given: (None, *given[1:]),
     "no reward": lambda env, given: (given[0], None, *given[2:]),
     "NaN reward": lambda env, given: (given[0], float("nan"), *given[2:]),
     "two rewards": lambda env, given: (given[0], np.ones(2), *given[2:]),

@@ -26,7 +26,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 from vla import paths
 from vla.contracts import Env, EnvSpec, VlaError
 from vla.contracts.abilities import Adapts, ChecksOptions, HasTasks, TakesArgument
+from vla.contracts.errors import one_line
 
 if TYPE_CHECKING:
     from vla.recipe import Recipe
@@ -127,8 +128,8 @@ def load_env(name: str) -> type:
 def make_env(name: str, **kwargs: Any) -> Env:
     """Make the env called ``name`` or ``NAME:ARGUMENT``; ``kwargs`` go to its constructor.
 
-    Raises what ``load_env`` and the constructor raise, and VlaError where ``kwargs`` contradict the argument or the
-    constructor does not know one of them.
+    Raises what ``load_env`` does, and VlaError where ``kwargs`` contradict the argument or the constructor raises
+    anything or does not know one of them.
     """
     found, argument = load_env(name), split_argument(name)[1]
     if argument is not None:
@@ -139,7 +140,12 @@ def make_env(name: str, **kwargs: Any) -> Env:
     unknown = [key for key in kwargs if key not in known]
     if unknown and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
         raise VlaError(f"the env '{name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
-    return found(**kwargs)
+    try:
+        return found(**kwargs)
+    except VlaError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise VlaError(f"env {name} can't be made: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,17 @@ class EnvRef:
     def make(self) -> Env:
         """The env. Raises what ``make_env`` does."""
         return make_env(self.name, **self.options)
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """The env for a look, closed after it. Whatever it did to the working folder is undone. Raises as ``make``."""
+        with chdir(os.curdir):
+            env = self.make()
+            try:
+                yield env
+            finally:
+                with suppress(Exception, SystemExit):  # what was wanted is known
+                    env.close()
 
     def spec(self) -> EnvSpec:
         """The spec of the env."""
@@ -189,11 +206,8 @@ class EnvRef:
             self.env_class.check_options(options)
 
     def _asked(self, attribute: str) -> Any:
-        env: Any = self.make()
-        try:
+        with self.opened() as env:
             return getattr(env, attribute)
-        finally:
-            env.close()
 
 
 def make_env_of_file(env: EnvRef, file: object, typed: str | None = None) -> Env:

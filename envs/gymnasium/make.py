@@ -191,6 +191,8 @@ def observation_of_reset(name: str, given: Any) -> Any:
         raise VlaError(
             f"reset() of {name} gave {told(given)} where (observation, info) was wanted: gym's old interface?"
         )
+    if given[0] is None:
+        raise VlaError(f"reset() of {name} gave no observation, but None")
     return given[0]
 
 
@@ -206,6 +208,8 @@ def checked_step(name: str, given: Any) -> tuple[Any, float, bool, bool, Mapping
             "gym's old interface?"
         )
     observation, reward, terminated, truncated, info = given
+    if observation is None:
+        raise VlaError(f"step() of {name} gave no observation, but None")
     number = _number(reward)
     if number is None or not math.isfinite(number):
         raise VlaError(f"step() of {name} gave {told(reward)} as reward, where a finite number was wanted")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Generator
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,10 @@ class _Player:
         from vla.registry import make_env
 
         settings, seed = self._settings, episode_seed("record", self._settings.seed, index)
+        agent = load_agent(settings)  # before the env, which may go to another working folder
         env = self._env = self._env or make_env(settings.env, **settings.env_options)
         options = settings.options(seed) | Quota(settings.episodes, tasks_of(env)).options(index)
-        strength, agent = settings.harder(seed).get("noise"), load_agent(settings)
+        strength = settings.harder(seed).get("noise")
         sensors = NoisySensors(env.env_spec, strength, seed) if strength else None
         try:
             episode = play_episode(env, seed, options, settings.noise, agent, sensors)
@@ -121,12 +123,13 @@ class _Player:
         """Free the env."""
         env, self._env = self._env, None
         if env:
-            with suppress(Exception):  # one that has just failed
+            with suppress(Exception, SystemExit):  # one that has just failed
                 env.close()
 
 
 def _play(settings: RecordSettings, todo: list[int]) -> Generator[tuple[int, str]]:
     workers = min(settings.workers or available_cpus(), len(todo)) or 1
+    settings = replace(settings, out=settings.out.absolute())  # an env may go to another working folder
     try:
         with SlotPool(partial(_Player, settings), workers, workers) as pool:
             yield from pool.each("play", todo)

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -245,7 +245,8 @@ class _Photographer:
 
     def close(self) -> None:
         """Free the env."""
-        self._env.close()
+        with suppress(Exception, SystemExit):  # all is rendered
+            self._env.close()
 
 
 def _name(identity: dict[str, Any]) -> str:

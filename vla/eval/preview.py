@@ -71,11 +71,8 @@ def write_sheet(config: EvalConfig, path: Path) -> list[tuple[str, str]]:
             (axis, [(first, requests[0]), *(({axis: s}, requests[0]) for s in perturb.STRENGTHS)])
             for axis, first in zip(able, calm, strict=True)
         ]
-    env = config.env_ref.make()
-    try:
+    with config.env_ref.opened() as env:
         tiles = [(name, [None if h is None else _tile(env, h, request) for h, request in row]) for name, row in rows]
-    finally:
-        env.close()
     write_atomically(path, _draw(config.env, columns, tiles))
     told: dict[str, str] = {}
     for name, row in tiles:

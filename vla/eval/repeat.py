@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import chdir, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,9 +98,11 @@ def require_same(recording: Recording, agent: Actor, env: str | None = None) -> 
 
 def _spec_rows(recording: Recording, env: str | None) -> Rows:
     config = recording.config
-    made = make_env_of_file(config.env_ref, recording.label, env)
-    now = made.env_spec
-    made.close()
+    with chdir(os.curdir):  # an env may change it
+        made = make_env_of_file(config.env_ref, recording.label, env)
+        now = made.env_spec
+        with suppress(Exception, SystemExit):  # what was wanted is known
+            made.close()
     if not recording.data.get("env_spec"):
         return []
     then = EnvSpec.from_dict(recording.data["env_spec"])

@@ -210,16 +210,21 @@ class SlotPool:
 
 
 class _Objects:
-    """The slots' objects of one process."""
+    """The slots' objects of one process. They have a working folder of their own, as in a process of their own."""
 
     def __init__(self, factories: list[Callable[[], Any]]) -> None:
         self._factories = factories
         self._objects: dict[int, Any] = {}
+        self._folder = os.curdir
 
     def call(self, slot: int, method: str, *arguments: Any) -> Any:
-        if slot not in self._objects:
-            self._objects[slot] = self._factories[slot]()
-        return getattr(self._objects[slot], method)(*arguments)
+        with contextlib.chdir(self._folder):
+            try:
+                if slot not in self._objects:
+                    self._objects[slot] = self._factories[slot]()
+                return getattr(self._objects[slot], method)(*arguments)
+            finally:
+                self._folder = os.getcwd()
 
     def close(self) -> None:
         for thing in self._objects.values():

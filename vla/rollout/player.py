@@ -135,12 +135,7 @@ class EpisodePlayer:
         if self._made is None:
             from vla.registry import make_env
 
-            try:
-                self._made = make_env(self._name, **self._options)
-            except VlaError:
-                raise
-            except (Exception, SystemExit) as error:
-                raise VlaError(f"env {self._name} can't be made: {one_line(error)}") from error
+            self._made = make_env(self._name, **self._options)
         return self._made
 
     def spec(self) -> EnvSpec:
@@ -308,5 +303,5 @@ class EpisodePlayer:
         """Free the env. The next episode makes a new one."""
         env, self._made = self._made, None
         if env is not None:
-            with contextlib.suppress(Exception):  # one that has raised may do so again
+            with contextlib.suppress(Exception, SystemExit):  # one that has raised may do so again
                 env.close()

@@ -28,13 +28,9 @@ def require_data(recipe: Recipe, data_dir: Path) -> None:
 
 def require_env(recipe: Recipe, spec: EnvSpec, options: dict[str, Any]) -> None:
     """Raise SpecMismatchError where the recipe's env does not fit the data: now, not at the first validation."""
-    from vla.registry import make_env
+    from vla.registry import EnvRef
 
-    env = make_env(recipe.env, **options)
-    try:
-        spec.require(env.env_spec, "the dataset", f"env {recipe.env}")
-    finally:
-        env.close()
+    spec.require(EnvRef(recipe.env, options).spec(), "the dataset", f"env {recipe.env}")
 
 
 def require_fits(agent: Agent, recipe: Recipe, spec: EnvSpec) -> None:

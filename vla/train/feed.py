@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vla.contracts import Observation, VlaError
+from vla.contracts.errors import one_line
 from vla.control.history import observation_steps
 from vla.data.caches import cache_homes
 from vla.data.dataset import VLA_JSON
@@ -20,8 +21,20 @@ from vla.data.stills import Stills
 from vla.host.files import read_json, require_keys
 from vla.nn.language import losses
 from vla.recipe import Recipe
+from vla.registry import load_function
 from vla.train.sampling import SampleOrder, batch_rng, pinned
 from vla.train.validate import hold_out
+
+
+def require_paraphrase(name: str, paraphrase: Callable[..., Any], text: str) -> None:
+    """Raise VlaError unless the function ``paraphrase``, called ``name``, words a sentence of the data anew."""
+    wanted = "it is called as function(text, rng), and gives another sentence"
+    try:
+        worded = paraphrase(text, np.random.default_rng(0))
+    except Exception as error:
+        raise VlaError(f"--data.paraphrase {name} fails for '{text}': {one_line(error)}; {wanted}") from error
+    if not isinstance(worded, str):
+        raise VlaError(f"--data.paraphrase {name} gave {worded!r:.40} for '{text}': {wanted}")
 
 
 @dataclass
@@ -57,8 +70,6 @@ class Feed:
     """
 
     def __init__(self, recipe: Recipe, data_dir: Path, rank: int, world: int, device: torch.device) -> None:
-        from vla.registry import load_function
-
         data, optim = recipe.data, recipe.optim
         batches = {"optim.batch_size": optim.batch_size, "data.stills_batch": data.stills_batch}
         for name, batch in batches.items():
@@ -68,6 +79,8 @@ class Feed:
         self._folder, self._recipe, self._rank, self._world, self._device = data_dir, recipe, rank, world, device
         self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
         self.cache = FrameCache.build(data_dir, columns=data.columns)
+        if self._paraphrase:
+            require_paraphrase(data.paraphrase, self._paraphrase, self.cache.instructions[0])
         chunk = recipe.policy_config.chunk
         kept, held, self.notes = hold_out(self.cache, data.only_success, data.holdout)
         self._looks_back = observation_steps(recipe.policy_config)
