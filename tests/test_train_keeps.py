@@ -116,7 +116,7 @@ def test_an_env_that_fails_in_validation_costs_no_step(
     def fails(*_: Any) -> None:
         raise VlaError("the simulator has gone")
 
-    monkeypatch.setattr("vla.train.trainer.closed_loop", fails)
+    monkeypatch.setattr("vla.train.cloning.closed_loop", fails)
     with pytest.raises(VlaError, match="has gone"):
         train(tiny("--validate.every=3", "--optim.checkpoint_every=100"), data, tmp_path / "run")
     assert checkpoint.newest_step(tmp_path / "run/checkpoints") == 3

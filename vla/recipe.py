@@ -122,6 +122,9 @@ class ValidateConfig:
         require_ranges(self)
 
 
+OBJECTIVE = "behaviour_cloning"  # of recipes that do not say it, and of all before there were others
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that a training run depends on, but for the data itself.
@@ -129,13 +132,16 @@ class Recipe:
     Attributes:
         name: the recipe's name; the run's default folder is ``runs/NAME``.
         env: the env of the closed-loop validation; "" for none, and then ``validate.every`` is -1.
-        policy: the policy's name in the registry.
-        policy_config: the policy's own frozen config dataclass; ``--policy.FIELD`` overrides it. A method
-            ``check(prefix)`` raises VlaError for impossible settings, see ``vla.config`` for the range of each.
+        policy: the policy's name in the registry; "" where the objective trains something else.
+        policy_config: the frozen config dataclass of the policy, or of what else is trained; ``--policy.FIELD``
+            overrides it. A method ``check(prefix)`` raises VlaError for impossible settings, see ``vla.config`` for the
+            range of each.
         init: the agent, by name or folder, whose weights and statistics the run starts from; empty for fresh ones.
         init_share: how much of ``init`` there is in the agent that is written, 0 to 1: 0.5 is half way between the
             weights that the run started from and those that it came to. It keeps what ``init`` could do beside what
             the run taught (WiSE-FT; Wortsman et al., 2022).
+        objective: what it is trained for: a name of ``vla.train.known``, or outside code as ``package.module:Class``.
+            Only the recipe's code says it.
         seed: seeds the weights, the order of the samples and every random draw.
     """
 
@@ -149,6 +155,7 @@ class Recipe:
     init: str = ""
     init_share: Annotated[float, Between(0.0, 0.999999)] = 0.0
     seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    objective: str = OBJECTIVE
 
     def __post_init__(self) -> None:
         require_ranges(self)
@@ -171,7 +178,7 @@ class Recipe:
 
 
 _ALIAS = {"policy": "policy_config"}
-_FIXED = ("name", "policy", "policy_config")
+_FIXED = ("name", "policy", "policy_config", "objective")
 
 
 def with_overrides(recipe: Recipe, arguments: Sequence[str]) -> Recipe:
@@ -288,12 +295,12 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def of_today(data: dict[str, Any]) -> dict[str, Any]:
     """What ``recipe_to_dict`` gave, with the settings that recipes did not have yet as they were then."""
-    return {**data, "data": {"decision_s": 0.0, **data.get("data", {})}}
+    return {"objective": OBJECTIVE, **data, "data": {"decision_s": 0.0, **data.get("data", {})}}
 
 
 def restored(recipe: Recipe, data: dict[str, Any]) -> Recipe:
     """``recipe`` with the settings that ``recipe_to_dict`` gave. Raises VlaError for one that it has not."""
-    open_ = {name: value for name, value in of_today(data).items() if name not in ("name", "policy")}
+    open_ = {name: value for name, value in of_today(data).items() if name not in ("name", "policy", "objective")}
     return from_dict(type(recipe), open_, recipe)
 
 
@@ -307,6 +314,7 @@ def describe(recipe: Recipe) -> str:
     """The recipe for reading: name, env, policy, then every setting on a line of its own, with what it means."""
     rows = settings(recipe)
     width, meanings = max(len(key) for key, _ in rows), explained(recipe)
-    head = f"recipe {recipe.name}: policy {recipe.policy} on env {recipe.env}"
+    what = f"policy {recipe.policy}" if recipe.policy else f"objective {recipe.objective}"
+    head = f"recipe {recipe.name}: {what} on env {recipe.env}"
     lines = [f"  {key:<{width}}  {_example(value):<12}  {meanings.get(key, '')}".rstrip() for key, value in rows]
     return "\n".join([head, *lines])

@@ -286,15 +286,15 @@ def load_recipe(name: str) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise VlaError(f"{_where('recipe', name)} returned {type(recipe).__name__}, and should return a Recipe")
     if _typed is not None:  # the user chose this code, and it may name other code
-        _typed.update((recipe.env, recipe.policy, recipe.data.paraphrase))
+        _typed.update((recipe.env, recipe.policy, recipe.objective, recipe.data.paraphrase))
     return recipe
 
 
-def load_function(name: str) -> Callable[..., Any]:
-    """The function called ``package.module:function``. Raises VlaError where there is none."""
-    found = _load_outside("function", name)
+def load_function(name: str, kind: str = "function") -> Callable[..., Any]:
+    """What is called ``package.module:NAME``, a function or a class. Raises VlaError where there is none."""
+    found = _load_outside(kind, name)
     if not callable(found):
-        raise VlaError(f"'{name}' is not a function")
+        raise VlaError(f"'{name}' is not a {kind}")
     return found
 
 

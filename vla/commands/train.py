@@ -150,9 +150,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if "success" in result.scores:
         rate = result.scores["success"]
         print(f"success {rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] on {rate['n']} validation episodes")
-    trusted = [f"VLA_ALLOW={recipe.policy}"] if ":" in recipe.policy else []  # a file may not name outside code
-    words = [*trusted, "vla", "eval", "--env", recipe.env or "ENV", "--agent", str(result.agent_dir)]
-    print(f"evaluate it on episodes that it has not seen: {shlex.join(words)}")
+    if result.advice:
+        print(result.advice)
     return 0
 
 

@@ -66,10 +66,15 @@ class Policy(nn.Module, ABC):
         """
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Every parameter once, for the optimiser. Here matrices and kernels decay, biases and norms do not."""
-        decayed = [p for p in self.parameters() if p.dim() >= 2]
-        free = [p for p in self.parameters() if p.dim() < 2]
-        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+        """Every parameter once, for the optimiser; here as the function below has it."""
+        return parameter_groups(self, weight_decay)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Every parameter once, for the optimiser: matrices and kernels decay, biases and norms do not."""
+    decayed = [p for p in module.parameters() if p.dim() >= 2]
+    free = [p for p in module.parameters() if p.dim() < 2]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
 def standard_normal(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:

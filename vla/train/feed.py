@@ -101,6 +101,13 @@ class Feed:
         """As checkpoints of format 1 hold it: files whose hashes nobody wrote down count by their sizes alone."""
         return "+".join(open_dataset(one).fingerprint() for one in [str(self._folder), *self._recipe.data.corrections])
 
+    def sources(self) -> dict[str, int]:
+        """How many samples there are by name: demonstrations, corrections and, once they are prepared, stills."""
+        counts = [len(part.windows) for part in self._parts]
+        stills = len(self._stills) if self._stills is not None else 0
+        found = {"demonstrations": counts[0], "corrections": sum(counts[1:]), "stills": stills}
+        return {name: count for name, count in found.items() if count}
+
     def prepare_stills(self) -> None:
         """Open the stills that the recipe asks for, or render them, which takes long."""
         recipe, data = self._recipe, self._recipe.data

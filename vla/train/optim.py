@@ -1,4 +1,4 @@
-"""What every training step needs beside the policy: parameter groups, learning rate, precision, the wrapped loss."""
+"""What every training step needs beside the objective: parameter groups, learning rate, precision, the wrapped loss."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vla.contracts import VlaError
 from vla.recipe import OptimConfig
+from vla.train.objectives import Objective
 
 FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
 
@@ -37,36 +38,35 @@ def pick_precision(precision: str, device: torch.device) -> str:
 
 
 class LossModule(nn.Module):
-    """Puts ``policy.loss`` behind ``forward``, where DDP, ``torch.compile`` and autocast can wrap it.
+    """Puts an objective's loss behind ``forward``, where DDP, ``torch.compile`` and autocast can wrap it.
 
     Args:
-        policy: any policy of ``policies/``.
-        device: where it lives.
+        objective: it has made its model.
+        device: where that lives.
         precision: ``fp32`` or ``bf16``.
     """
 
-    def __init__(self, policy: Any, device: torch.device, precision: str) -> None:
+    def __init__(self, objective: Objective, device: torch.device, precision: str) -> None:
         super().__init__()
-        self.policy = policy
+        self.model, self._loss = objective.model, objective.loss
         self._device_type, self._bf16 = device.type, precision == "bf16"
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of each sample (B,), and the policy's own metrics for an encoded batch."""
+        """The loss of each sample (B,), and the objective's metrics, for a batch that is ready."""
         with torch.autocast(self._device_type, torch.bfloat16) if self._bf16 else nullcontext(), catch_warnings():
             filterwarnings("ignore", "Mismatch dtype between input and weight")  # layer norms keep float32 weights
-            return self.policy.loss(batch)
+            return self._loss(batch)
 
 
-def checked_groups(policy: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """The policy's parameter groups; raises VlaError unless they hold every trainable parameter exactly once."""
-    groups = policy.parameter_groups(weight_decay)
+def checked_groups(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parameter groups; raises VlaError unless they hold every trainable parameter exactly once."""
     count = Counter(id(p) for group in groups for p in group["params"])
-    names = {id(p): name for name, p in policy.named_parameters() if p.requires_grad}
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     missing = [name for key, name in names.items() if key not in count]
     wrong = [names.get(key, "a frozen or foreign tensor") for key, n in count.items() if n > 1 or key not in names]
     if missing or wrong:
         raise VlaError(
-            f"{type(policy).__name__}.parameter_groups must hold every trainable parameter once; "
+            f"{type(model).__name__}.parameter_groups must hold every trainable parameter once; "
             f"missing: {', '.join(missing) or 'none'}; repeated or not trainable: {', '.join(wrong) or 'none'}"
         )
     return groups
@@ -82,13 +82,13 @@ class AdamW(torch.optim.AdamW):
     load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
 
 
-def make_optimizer(policy: Any, optim: OptimConfig, device: torch.device) -> torch.optim.AdamW:
+def make_optimizer(objective: Objective, optim: OptimConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW over ``checked_groups``. A group may carry ``lr_scale``, which multiplies its learning rate."""
-    groups = checked_groups(policy, optim.weight_decay)
+    groups = checked_groups(objective.model, objective.parameter_groups(optim.weight_decay))
     return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=device.type in ("cpu", "cuda"))
 
 
-def idle_parameters(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+def idle_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """A note for the user, if the first step left parameters untouched: often a mistake, sometimes an ablation."""
-    idle = [name for name, p in policy.named_parameters() if p.requires_grad and p not in optimizer.state]
+    idle = [name for name, p in model.named_parameters() if p.requires_grad and p not in optimizer.state]
     return [f"{len(idle)} parameters take no part in the loss and stay as they are, e.g. {idle[0]}"] if idle else []

@@ -24,9 +24,10 @@ class TrainResult:
     Attributes:
         steps: optimiser steps done, those before a resume included.
         loss: the last step's loss.
-        agent_dir: the agent bundle.
+        agent_dir: the agent bundle, or the artefact of another objective.
         scores: ``validation_loss``, and from the closed loop ``success`` (rate, low, high, n) and ``progress``.
         wall_s: seconds of training, those before a resume included.
+        advice: a line on what to do with the artefact; may be empty.
     """
 
     steps: int
@@ -34,6 +35,7 @@ class TrainResult:
     agent_dir: Path
     scores: dict[str, Any] = field(default_factory=dict)
     wall_s: float = 0.0
+    advice: str = ""
 
 
 class Diverged(VlaError):
