@@ -17,7 +17,7 @@ from vla.eval.folder import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")
-DOCUMENTS = (*READMES, "CONTRIBUTING.md", "docs/architecture.md", "docs/lab_notebook.md")
+DOCUMENTS = (*READMES, "CONTRIBUTING.md", "docs/architecture.md", "docs/lab_notebook.md", "docs/reliability.md")
 NOT_RUN = {  # they would change the machine, or run this very test
     "pip install uv",
     "apt-get install -y libegl1 libgl1 libgl1-mesa-dri libgles2 libopengl0",

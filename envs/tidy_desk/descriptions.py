@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.tidy_desk import instructions, phrases
+import envs.tidy_desk.instructions as instructions
+import envs.tidy_desk.phrases as phrases
 from envs.tidy_desk.goals import CATEGORIES, Goal, spoken, sub_instruction
 from envs.tidy_desk.items import Receptacle
 from envs.tidy_desk.scene import Scene

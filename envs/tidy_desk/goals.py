@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from envs.tidy_desk import phrases
+import envs.tidy_desk.phrases as phrases
 from vla.contracts import VlaError
 
 NOUNS: dict[str, str] = {

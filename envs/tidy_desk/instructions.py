@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from envs.tidy_desk import phrases
+import envs.tidy_desk.phrases as phrases
 from envs.tidy_desk.goals import (
     LANGUAGES,
     SPLITS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from envs.tidy_desk import phrases
+import envs.tidy_desk.phrases as phrases
 from envs.tidy_desk.destinations import RECEPTACLE, Place, contradiction, places_in, turns_of
 from envs.tidy_desk.goals import CATEGORIES, COLORS, NOUN_COLORS, NOUNS, Goal, language_of, spoken, sub_instruction
 

@@ -15,12 +15,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+import envs.tidy_desk.descriptions as descriptions
+import envs.tidy_desk.instructions as instructions
 from envs.tabletop import arm
 from envs.tabletop.distractors import add_distractors
 from envs.tabletop.perturb import perturb_model
 from envs.tabletop.safety import LIMITS
 from envs.tabletop.table import DT, Tabletop, camera_specs
-from envs.tidy_desk import descriptions, instructions
 from envs.tidy_desk.expert import TidyExpert
 from envs.tidy_desk.goals import KINDS, LANGUAGES, Goal
 from envs.tidy_desk.items import Receptacle, add_item, add_receptacle
