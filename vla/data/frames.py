@@ -26,7 +26,8 @@ from vla.data.caches import cache_homes, gather, made_whole, mapped, reserve
 from vla.data.dataset import VLA_JSON, Recorded, Source
 from vla.data.hashes import hash_files, intact, require_promised, sealed, stamps
 from vla.data.open import open_dataset
-from vla.host.files import read_json, regular, require_keys, write_atomically
+from vla.host.files import read_json, require_keys, write_atomically
+from vla.host.provenance import file_sha256
 
 FORMAT_VERSION = 2
 CACHE_JSON = "cache.json"
@@ -176,9 +177,8 @@ class FrameCache:
 
 def _checked(file: Path, digest: str) -> np.ndarray:
     """An array whose file has this SHA-256. Raises ValueError where it has another."""
-    with open(regular(file), "rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() != digest:
-            raise ValueError(f"{file.name} is not as it was written")
+    if file_sha256(file) != digest:
+        raise ValueError(f"{file.name} is not as it was written")
     return np.load(file)
 
 
@@ -233,7 +233,7 @@ def _decode(recorded: Recorded, root: Path, origin: dict[str, Any], progress: bo
     digests = {}
     for name, array in arrays.items():
         np.save(root / f"{name}.npy", array)
-        digests[name] = hashlib.sha256((root / f"{name}.npy").read_bytes()).hexdigest()
+        digests[name] = file_sha256(root / f"{name}.npy")
     fingerprint = recorded.fingerprint()
     if "files" not in recorded.facts or origin["columns"]:  # whose meta does not say what the files hold
         rest = json.dumps([fingerprint, origin["files"], origin["columns"]], sort_keys=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.contracts import VlaError
+from vla.host.provenance import file_sha256
 
 SEAL = "sha256"
 
@@ -23,8 +24,7 @@ def hash_files(root: Path) -> dict[str, str]:
     hashes = {}
     for name, file in _files(root):
         try:
-            with open(file, "rb") as content:
-                hashes[name] = hashlib.file_digest(content, "sha256").hexdigest()
+            hashes[name] = file_sha256(file)
         except OSError as error:
             raise VlaError(f"{file} cannot be read: {error.strerror or error}") from error
     return hashes

@@ -35,9 +35,7 @@ def source_sha256(module: str) -> str | None:
     there is no source.
     """
     files = _sources([module], {module.partition(".")[0]})
-    return (
-        hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest() if files else None
-    )
+    return _digest(files) if files else None
 
 
 @cache
@@ -51,6 +49,10 @@ def code_sha256(*modules: str) -> str:
     for file in sorted((assets_dir() / "arms").rglob("*")):
         if file.is_file():
             files[f"arms/{file.name}"] = file.read_bytes()
+    return _digest(files)
+
+
+def _digest(files: dict[str, bytes]) -> str:
     return hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest()
 
 
