@@ -9,7 +9,7 @@ from tests.acting import DotAgent, SwapDotEnv
 from tests.fake_env import DotEnv
 from vla import registry
 from vla.contracts import Env, VlaError, abilities
-from vla.data.demonstrate import play_episode
+from vla.data.recording.demonstrate import play_episode
 from vla.data.stills import Stills
 from vla.perturb import axes
 from vla.rollout.loop import EpisodeRequest, run_episodes

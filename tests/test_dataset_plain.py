@@ -17,7 +17,7 @@ from vla.contracts import VlaError
 from vla.data import hub
 from vla.data.frames import FrameCache
 from vla.data.open import open_dataset
-from vla.data.replay import replay
+from vla.data.recording.replay import replay
 from vla.registry import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # LeRobot's own imports warn

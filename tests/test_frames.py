@@ -19,7 +19,7 @@ from vla.data.caches import sweep
 from vla.data.files import read_parquet, read_texts
 from vla.data.frames import FrameCache, Windows
 from vla.data.open import open_dataset
-from vla.data.record import RecordSettings, record
+from vla.data.recording.record import RecordSettings, record
 
 
 def run(out: Path, episodes: int = 3, video_format: str = "images") -> Path:
@@ -52,7 +52,7 @@ def test_frames_are_those_of_the_dataset(dataset: Path, cache: FrameCache) -> No
 
 def test_many_video_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small limit gives several files; each frame must still be at its place."""
-    monkeypatch.setattr("vla.data.assemble.VIDEO_FILE_BYTES", 12_000)
+    monkeypatch.setattr("vla.data.recording.assemble.VIDEO_FILE_BYTES", 12_000)
     run(tmp_path, 5, "h264")
     assert len(list((tmp_path / "videos/observation.images.scene").rglob("*.mp4"))) > 1
     video = FrameCache.build(tmp_path, progress=False)

@@ -19,7 +19,7 @@ from vla.cli import main
 from vla.commands import eval as eval_command
 from vla.contracts import VlaError
 from vla.data.open import open_dataset
-from vla.data.record import RecordSettings, record
+from vla.data.recording.record import RecordSettings, record
 
 SHIPPED = Path(__file__).resolve().parent.parent / "assets/agents/tidy_desk"
 

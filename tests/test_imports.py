@@ -98,7 +98,7 @@ def test_light_modules_load_nothing_heavy() -> None:
 
 
 def test_no_module_of_an_evaluation_loads_mujoco_before_opengl_is_chosen() -> None:
-    assert loaded_after("import vla.commands.eval, vla.eval.evaluate, vla.data.record", ("mujoco",)) == []
+    assert loaded_after("import vla.commands.eval, vla.eval.evaluate, vla.data.recording.record", ("mujoco",)) == []
 
 
 def test_recipes_are_listed_and_shown_without_torch() -> None:

@@ -17,10 +17,10 @@ from envs.metaworld.env import CAMERA, MetaWorld
 from envs.metaworld.tasks import INSTRUCTIONS, TASKS, TIERS, instruction_of, tier_of
 from vla import registry
 from vla.contracts import MissingExtraError, VlaError, episode_seed
-from vla.data.demonstrate import noisy_dims, play_episode
 from vla.data.open import open_dataset
-from vla.data.record import RecordSettings, record
-from vla.data.replay import replay
+from vla.data.recording.demonstrate import noisy_dims, play_episode
+from vla.data.recording.record import RecordSettings, record
+from vla.data.recording.replay import replay
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("metaworld") is None, reason="metaworld is not installed: uv sync --extra metaworld"

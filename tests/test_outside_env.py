@@ -12,7 +12,7 @@ from tests.acting import DotAgent
 from tests.fake_env import DotEnv
 from vla.cli import main
 from vla.commands import eval as eval_command
-from vla.data.record import SHARDS
+from vla.data.recording.record import SHARDS
 
 
 class Ending(DotEnv):

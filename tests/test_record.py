@@ -20,12 +20,12 @@ import pytest
 from tests.fake_env import DotEnv
 from vla.cli import main
 from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError, episode_seed
-from vla.data.dataset import features, frames_per_second
-from vla.data.demonstrate import Turns, play_episode
 from vla.data.open import open_dataset
-from vla.data.record import SHARDS, RecordSettings, RecordSummary, record
-from vla.data.replay import replay
-from vla.data.shards import DamagedShardError, Episode, Shard, write_shard
+from vla.data.recording.demonstrate import Turns, play_episode
+from vla.data.recording.features import features, frames_per_second
+from vla.data.recording.record import SHARDS, RecordSettings, RecordSummary, record
+from vla.data.recording.replay import replay
+from vla.data.recording.shards import DamagedShardError, Episode, Shard, write_shard
 from vla.data.statistics import from_array, from_histogram
 from vla.host.files import LOCK, claimed
 from vla.host.interrupt import Terminated
@@ -111,7 +111,7 @@ def test_a_replay_that_is_stopped_shows_what_it_has(
         yield next(replay(dataset, 1, DOT))
         raise Terminated(signal.SIGTERM)
 
-    monkeypatch.setattr("vla.data.replay.replay", stopped)
+    monkeypatch.setattr("vla.data.recording.replay.replay", stopped)
     assert main(["record", "--replay", str(dataset), "--env", DOT]) == 143
     said = capsys.readouterr().out
     assert "1 of 1 episodes came out as recorded" in said and "stopped before the last episode" in said
@@ -643,8 +643,8 @@ class Lefty:
 
 
 def test_an_agent_that_gets_on_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.data.demonstrate.AGENT_STEPS", (5, 5))
-    monkeypatch.setattr("vla.data.demonstrate.EXPERT_STEPS", (6, 6))
+    monkeypatch.setattr("vla.data.recording.demonstrate.AGENT_STEPS", (5, 5))
+    monkeypatch.setattr("vla.data.recording.demonstrate.EXPERT_STEPS", (6, 6))
     seen = DotEnv().env_spec
     look = Observation({}, np.zeros(len(seen.state), np.float32), "go", 0.0)
     turns = Turns(Lefty(), np.random.default_rng(1))  # which begins with the agent
@@ -653,8 +653,8 @@ def test_an_agent_that_gets_on_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_agent_and_expert_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.data.demonstrate.AGENT_STEPS", (3, 5))
-    monkeypatch.setattr("vla.data.demonstrate.EXPERT_STEPS", (6, 6))
+    monkeypatch.setattr("vla.data.recording.demonstrate.AGENT_STEPS", (3, 5))
+    monkeypatch.setattr("vla.data.recording.demonstrate.EXPERT_STEPS", (6, 6))
     mixed = 0
     for seed in range(6):
         episode = play_episode(DotEnv(), seed, {}, 0.0, Lefty())

@@ -13,8 +13,8 @@ from tests.fake_env import DotEnv
 from vla.contracts import StepResult, VlaError, episode_seed
 from vla.contracts.abilities import Benchmark, Published
 from vla.data.open import open_dataset
-from vla.data.quota import MOST_ATTEMPTS, Quota
-from vla.data.record import SHARDS, RecordSettings, RecordSummary, record
+from vla.data.recording.quota import MOST_ATTEMPTS, Quota
+from vla.data.recording.record import SHARDS, RecordSettings, RecordSummary, record
 from vla.data.stills import Stills
 from vla.eval.benchmark import benchmark_rows, benchmark_scores, mean_of_rates
 from vla.eval.config import EvalConfig

@@ -91,7 +91,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.data is None:
-            from vla.data.record import RecordSettings, record
+            from vla.data.recording.record import RecordSettings, record
 
             args.data = Path(folder) / "data"
             record(RecordSettings(args.env, args.data, 20))

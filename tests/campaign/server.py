@@ -167,8 +167,8 @@ def _become(order: dict[str, Any]) -> None:
 
 WARM = """accelerate av jinja2 matplotlib.pyplot pandas pyarrow.parquet rich.progress torch.utils.tensorboard
     torch._dynamo torch.distributed.fsdp policies.flow tests.campaign.recipe tests.fake_env
-    vla.data.assemble vla.commands.compare vla.commands.eval vla.commands.record vla.commands.train
-    vla.eval.compare vla.eval.evaluate vla.data.record vla.eval.repeat vla.data.replay
+    vla.data.recording.assemble vla.commands.compare vla.commands.eval vla.commands.record vla.commands.train
+    vla.eval.compare vla.eval.evaluate vla.data.recording.record vla.eval.repeat vla.data.recording.replay
     vla.eval.pages.report vla.train.trainer"""
 
 

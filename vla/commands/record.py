@@ -132,7 +132,7 @@ def _record(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from vla.contracts import episode_seed
-    from vla.data.record import RecordSettings, record
+    from vla.data.recording.record import RecordSettings, record
     from vla.eval.statistics import wilson
     from vla.host.interrupt import exit_code
     from vla.registry import env_options
@@ -186,7 +186,7 @@ def _replay(folder: Path, episodes: int | None, env: str | None) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from vla.data.replay import replay
+    from vla.data.recording.replay import replay
     from vla.host.files import printable
     from vla.host.interrupt import exit_code
 

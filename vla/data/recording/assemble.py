@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vla.contracts import EnvSpec, VlaError
-from vla.data.dataset import ARRAYS, EPISODES_JSONL, FORMAT_VERSION, VLA_JSON, features, frames_per_second
+from vla.data.dataset import ARRAYS, EPISODES_JSONL, FORMAT_VERSION, VLA_JSON
 from vla.data.hashes import hash_files, sealed
-from vla.data.shards import DamagedShardError, Shard, blobs
+from vla.data.recording.features import features, frames_per_second
+from vla.data.recording.shards import DamagedShardError, Shard, blobs
 from vla.data.statistics import from_array, from_histogram
 from vla.host.files import sync_file, sync_folder
 

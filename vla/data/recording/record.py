@@ -1,8 +1,8 @@
 """Recording demonstrations.
 
-Each worker process plays whole episodes and saves each as a shard (``vla.data.shards``); when all are there they are
-joined into a LeRobot dataset (``vla.data.assemble``). Shards stay in ``OUT/.episodes``: a killed run goes on from them,
-and a run with more ``--episodes`` adds to them.
+Each worker process plays whole episodes and saves each as a shard (``shards.py``); when all are there they are joined
+into a LeRobot dataset (``assemble.py``). Shards stay in ``OUT/.episodes``: a killed run goes on from them, and a run
+with more ``--episodes`` adds to them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from vla.contracts import EnvSpec, VlaError, episode_seed
-from vla.data.assemble import BUILD, assemble
-from vla.data.dataset import VLA_JSON, frames_per_second
-from vla.data.demonstrate import noisy_dims
+from vla.data.dataset import VLA_JSON
 from vla.data.hashes import hash_files, require_promised
 from vla.data.open import open_dataset
-from vla.data.quota import Quota
-from vla.data.record_settings import RecordSettings
-from vla.data.record_workers import SHARDS, load_agent, play_all, shard_path
-from vla.data.shards import DamagedShardError, Shard
+from vla.data.recording.assemble import BUILD, assemble
+from vla.data.recording.demonstrate import noisy_dims
+from vla.data.recording.features import frames_per_second
+from vla.data.recording.quota import Quota
+from vla.data.recording.settings import RecordSettings
+from vla.data.recording.shards import DamagedShardError, Shard
+from vla.data.recording.workers import SHARDS, load_agent, play_all, shard_path
 from vla.host.files import claimed, holds_nothing, printable, read_json, require_keys, require_room, write_atomically
 from vla.host.progress import EpisodeBar
 from vla.host.provenance import commit, versions

@@ -1,8 +1,7 @@
 """One recorded episode, in memory and as a shard: a single file that is written whole or not at all.
 
 Shards are what makes recording safe to kill: each finished episode becomes one ``.npz`` under a temporary name, is
-synced to the disk and then renamed. ``vla.data.assemble`` later joins them into a LeRobot dataset and encodes nothing
-twice.
+synced to the disk and then renamed. ``assemble.py`` later joins them into a LeRobot dataset and encodes nothing twice.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ from typing import Any
 from vla.contracts import Env, NoExpertError, VlaError, episode_seed
 from vla.contracts.abilities import tasks_of
 from vla.contracts.errors import one_line
-from vla.data.dataset import frames_per_second
-from vla.data.demonstrate import play_episode
-from vla.data.quota import Quota
-from vla.data.record_settings import RecordSettings
-from vla.data.shards import Episode, write_shard
+from vla.data.recording.demonstrate import play_episode
+from vla.data.recording.features import frames_per_second
+from vla.data.recording.quota import Quota
+from vla.data.recording.settings import RecordSettings
+from vla.data.recording.shards import Episode, write_shard
 from vla.host.parallel import SlotPool, WorkerDied, available_cpus
 from vla.perturb.sensors import NoisySensors
 

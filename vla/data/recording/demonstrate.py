@@ -13,7 +13,7 @@ import numpy as np
 
 from vla.contracts import PER_METRE, Env, EnvSpec, Observation, VlaError
 from vla.contracts.abilities import points_of
-from vla.data.shards import Episode
+from vla.data.recording.shards import Episode
 
 STEPS_AFTER_SUCCESS = 3  # so that the data shows the arm leaving what it has done
 NOISE_MEMORY = 0.9  # AR(1): how much of the noise is still there one step later

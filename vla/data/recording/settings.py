@@ -30,8 +30,7 @@ class RecordSettings:
         video_format: ``h264`` or ``images``.
         keep_failures: whether failed episodes enter the dataset; with an agent they always do.
         workers: processes; 0 for one on each CPU.
-        agent: an agent, by name or folder, that acts in turns with the expert, see ``vla.data.demonstrate``; "" for
-            none.
+        agent: an agent, by name or folder, that acts in turns with the expert, see ``demonstrate.py``; "" for none.
         env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
         randomize: axes of ``vla.perturb`` that are varied from episode to episode.
     """
