@@ -26,7 +26,7 @@ def recipe() -> Recipe:
             path="data/tidy_desk",
             record_command="vla record --env tidy_desk --episodes 1600 --noise 0.03 --items 2-4 --out data/tidy_desk",
             sub_instruction_probability=0.4,
-            paraphrase="envs.tidy_desk.instructions:paraphrase",
+            paraphrase="envs.tidy_desk.widening:widen",
             decision_s=1.2,
             decision_repeat=2,
             colour_jitter=0.1,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -37,8 +37,19 @@ def write(goal: Goal, language: str, split: str, rng: np.random.Generator) -> st
         split: "train" or "heldout"; the two never give the same sentence.
         rng: the source of randomness; the same state gives the same sentence.
     """
-    templates, slots = _grammar(goal, language, split)
+    templates, slots = grammar(goal, language, split)
     mode = "train" if split == "train" else str(rng.choice(["template", "word", "pair"], p=[0.5, 0.3, 0.2]))
+    return finish(draw(templates, slots, mode, rng), language, rng)
+
+
+def draw(templates: Words, slots: dict[str, Words], mode: str, rng: np.random.Generator) -> str:
+    """A sentence out of a grammar, less its capital and full stop.
+
+    Args:
+        templates, slots: as ``grammar`` gives them.
+        mode: ``train``, or what is new about the sentence: its ``template``, a ``word``, or a ``pair`` of phrases.
+        rng: the source of randomness.
+    """
     while True:
         pool = templates.new if mode == "template" else templates.train
         index = int(rng.integers(len(pool)))
@@ -54,12 +65,12 @@ def write(goal: Goal, language: str, split: str, rng: np.random.Generator) -> st
             choices[name] = slots[name].new[int(rng.integers(len(slots[name].new)))]
         elif mode != "template" and _held_pair(index, picked) != (mode == "pair"):
             continue
-        return _finish(_fill(template, choices), language, rng)
+        return _fill(template, choices)
 
 
 def all_sentences(goal: Goal, language: str, split: str) -> Iterator[str]:
     """Every sentence that ``write`` can give for ``goal``, less its capitals and full stops; some come twice."""
-    templates, slots = _grammar(goal, language, split)
+    templates, slots = grammar(goal, language, split)
     if split == "heldout":
         for (template,) in templates.new:
             used = _slots_in(template, slots)
@@ -90,14 +101,19 @@ def by_color(color: str, language: str, rng: np.random.Generator) -> str:
 
 def paraphrase(text: str, rng: np.random.Generator) -> str:
     """Another training sentence, in either language, that asks for the same; ``text`` itself if it isn't understood."""
-    goal = _parse_again(text)
-    return text if goal is None else write(goal, LANGUAGES[int(rng.integers(len(LANGUAGES)))], "train", rng)
+    goal = parse_again(text)
+    return text if goal is None else write(goal, pick(LANGUAGES, rng), "train", rng)
 
 
-_parse_again = lru_cache(maxsize=8192)(parse)
+def pick[T](among: Sequence[T], rng: np.random.Generator) -> T:
+    """One of them, each as likely."""
+    return among[int(rng.integers(len(among)))]
 
 
-def _grammar(goal: Goal, language: str, split: str) -> tuple[Words, dict[str, Words]]:
+parse_again = lru_cache(maxsize=8192)(parse)
+
+
+def grammar(goal: Goal, language: str, split: str) -> tuple[Words, dict[str, Words]]:
     """The templates and the phrases for each slot that can say ``goal``."""
     if language not in LANGUAGES or split not in SPLITS:
         raise VlaError(f"no sentences for language '{language}' and split '{split}'; known: {LANGUAGES} and {SPLITS}")
@@ -108,25 +124,32 @@ def _grammar(goal: Goal, language: str, split: str) -> tuple[Words, dict[str, Wo
     slots |= {
         "put": phrases.PUT_WORDS[language][goal.category],
         "rec": phrases.RECEPTACLE_WORDS[language][goal.category],
-        "item": _item_words(goal, language),
+        "item": _group_words(goal.category, language) if goal.item is None else item_words(goal.item, language),
     }
     move, away = phrases.MOVE_TEMPLATES[language], phrases.AWAY_TEMPLATES[language][goal.category]
     return Words(move.train + away.train, move.new + away.new), slots
 
 
-def _item_words(goal: Goal, language: str) -> Words:
-    """The ways to name the goal's item or group, each with the words that agree with it."""
-    if goal.item is None:
-        words = phrases.GROUPS[language][goal.category]
-        return Words(
-            tuple(_agree(w[0], language) for w in words.train), tuple(_agree(w[0], language) for w in words.new)
-        )
-    color, noun = goal.item
+def _group_words(category: str, language: str) -> Words:
+    """The ways to name a category, each with the words that agree with it."""
+    words = phrases.GROUPS[language][category]
+    return Words(tuple(_agree(w[0], language) for w in words.train), tuple(_agree(w[0], language) for w in words.new))
+
+
+def item_words(item: tuple[str, str], language: str, color_word: str = "", nouns: tuple[str, ...] = ()) -> Words:
+    """The ways to name an item, each with the words that agree with it.
+
+    Args:
+        item: its colour, which may be "", and its noun.
+        language: "en" or "zh".
+        color_word, nouns: what they are called instead of as usual.
+    """
+    color, noun = item
     forms = phrases.ITEM_FORMS[language][0 if color else 1]
-    color_word, measure = phrases.COLOR_WORDS[language].get(color, ""), phrases.MEASURES[noun]
+    color_word, measure = color_word or phrases.COLOR_WORDS[language].get(color, ""), phrases.MEASURES[noun]
 
     def named(group: tuple[Choice, ...]) -> tuple[Choice, ...]:
-        pairs = itertools.product(phrases.NOUN_WORDS[language][noun], group)
+        pairs = itertools.product(nouns or phrases.NOUN_WORDS[language][noun], group)
         # A bare 笔 means the pens as a group, so one pen of any colour always has its measure word.
         return tuple(
             _agree(form.format(c=color_word, n=word, m=measure), language)
@@ -164,7 +187,7 @@ def _held_pair(template: int, picked: dict[str, int]) -> bool:
     return "open" in picked and (picked["open"] + picked.get("put", picked.get("tidy", template))) % 5 == 4
 
 
-def _finish(sentence: str, language: str, rng: np.random.Generator) -> str:
+def finish(sentence: str, language: str, rng: np.random.Generator) -> str:
     """Now and then a capital letter and a full stop, as people type."""
     if language == "en" and rng.random() < 0.25:
         sentence = sentence[0].upper() + sentence[1:]
