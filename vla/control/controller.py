@@ -51,7 +51,7 @@ class Controller:
         self._qpos = _span([joint.qposadr[0] for joint in joints])
         self._dofs = _span([joint.dofadr[0] for joint in joints])
         joint_range = np.array([joint.range for joint in joints])
-        self._low, self._high = joint_range[:, 0], joint_range[:, 1]
+        self.range = self._low, self._high = joint_range[:, 0], joint_range[:, 1]
         self._limiter = JointLimiter(self.limits, self._low, self._high, self.dt)
         self.home = key[self._qpos].copy()
         self._workspace_low = np.array(self.limits.workspace_low)
@@ -65,10 +65,7 @@ class Controller:
         self.velocity = np.zeros(len(self.arm.joints))
         self.gripper = float(gripper)
         self._forward()
-        self._start_position, self._start_rotation = self.position, self.rotation
-        self._move, self._turn = np.zeros(3), np.zeros(3)
-        self._gripper_target = self.gripper
-        self._ticks, self._total = 1, 1
+        self.stay()
         self.stopped: str | None = None
         self._rest, self._late = self.q, 0
 
@@ -115,6 +112,20 @@ class Controller:
         """Where the interpolated target is now. Starting there keeps the path continuous while the arm lags."""
         share = self._ticks / self._total
         return self._start_position + share * self._move, matrix_from_vector(share * self._turn) @ self._start_rotation
+
+    def follow(self, q: np.ndarray, velocity: np.ndarray, gripper: float) -> None:
+        """Go on from what was really commanded: joint positions, rad, and velocities, rad/s, (N,), and the opening.
+
+        For one whose commands a supervisor may change. The path to the target stays as it was.
+        """
+        self.q, self.velocity, self.gripper = q.copy(), velocity.copy(), gripper
+        self._forward()
+
+    def stay(self) -> None:
+        """Let the tool's present commanded pose be the target, and where the path to the next one begins."""
+        self._start_position, self._start_rotation = self.position, self.rotation
+        self._move, self._turn = np.zeros(3), np.zeros(3)
+        self._gripper_target, self._ticks, self._total = self.gripper, 1, 1
 
     def tick(self, measured: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         """One control period. Returns joint position targets (N,), rad, and the gripper opening, 0 to 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,11 @@ class Limits:
         tracking_error: how far a measured joint may be from where it was commanded, rad; one that is farther off for
             ``tracking_time`` seconds is blocked, or its servo does not follow, and the arm stops.
         tracking_time: seconds.
+        jerk: the largest joint jerks, rad/s^3, (N,); empty where only ``acceleration`` bounds the motion.
+        gripper_force: newtons; a gripper that measures more opens a little.
+        table: the height above which the arm's links stay, metres, base frame; None where there is nothing below. The
+            fingers may go lower: ``workspace_low`` bounds them.
+        clearance: metres that links keep from each other and from the table.
     """
 
     velocity: tuple[float, ...]
@@ -28,6 +34,10 @@ class Limits:
     gripper_speed: float = 4.0
     tracking_error: float = 0.2
     tracking_time: float = 0.05
+    jerk: tuple[float, ...] = ()
+    gripper_force: float = math.inf
+    table: float | None = None
+    clearance: float = 0.005
 
 
 class JointLimiter:

@@ -25,11 +25,13 @@ class Target:
         action: float32 (A,), SI units.
         age: seconds since the observation that it answers; infinite for what is held before the first chunk.
         ended: whether the chunk is over, and its last action is held.
+        until: until when the action is due [s]; infinite where it is held.
     """
 
     action: np.ndarray
     age: float
     ended: bool
+    until: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,13 @@ class _Plan:
         return self.usable(t) and t + _SLACK * self.chunk.dt < self.end
 
     def action(self, t: float) -> np.ndarray:
-        place = int((t - self.begin) / self.chunk.dt + _SLACK)
-        return self.chunk.actions[min(place, len(self.chunk.actions) - 1)]
+        return self.chunk.actions[min(self._place(t), len(self.chunk.actions) - 1)]
+
+    def until(self, t: float) -> float:
+        return self.begin + (self._place(t) + 1) * self.chunk.dt if self.covers(t) else math.inf
+
+    def _place(self, t: float) -> int:
+        return int((t - self.begin) / self.chunk.dt + _SLACK)
 
 
 class Timeline:
@@ -91,7 +98,7 @@ class Timeline:
         if not usable:
             return None if self.hold is None else Target(self.hold, math.inf, False)
         newest = usable[-1]
-        return Target(self._action(usable, t), t - newest.chunk.time, not newest.covers(t))
+        return Target(self._action(usable, t), t - newest.chunk.time, not newest.covers(t), newest.until(t))
 
     def actions(self, start: float, count: int, dt: float) -> np.ndarray:
         """What an env plays that takes an action every ``dt`` seconds, from ``start`` on: float32 (count, A).
