@@ -12,6 +12,7 @@ from vla.contracts import Env, VlaError, abilities
 from vla.data.recording.demonstrate import play_episode
 from vla.data.stills import Stills
 from vla.perturb import axes
+from vla.registry import EnvRef
 from vla.rollout.loop import EpisodeRequest, run_episodes
 
 
@@ -70,4 +71,4 @@ def test_an_env_without_any_is_played_and_recorded(tmp_path: Path) -> None:
         points = episode.arrays[f"points.{camera}"]
         assert points.shape == (len(episode.arrays["state"]), 6) and not np.any(points), "nothing is known"
     with pytest.raises(VlaError, match="no referring_expressions"):
-        Stills.build(BARE, BareEnv().env_spec, 4, 0, tmp_path)
+        Stills.build(EnvRef(BARE), BareEnv().env_spec, 4, 0, tmp_path)

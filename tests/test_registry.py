@@ -128,6 +128,10 @@ def test_options_for_the_env_are_read_and_checked(tree: Path) -> None:
     options = registry.env_options(["px=7", "fresh=true", "render=fast"])
     assert options == {"px": 7, "fresh": True, "render": "fast"}
     assert registry.env_options(None) == {}
+    odd = options | {"text": "7", "nothing": None}
+    words = registry.EnvRef("desk", odd).words()
+    assert words[:4] == ["--env", "desk", "--env-option", "px=7"] and "render=fast" in words
+    assert registry.env_options(words[3::2]) == odd
     with pytest.raises(VlaError, match=r"takes NAME=VALUE.* and not 'px'"):
         registry.env_options(["px"])
     with pytest.raises(VlaError, match=r"the env 'desk' has no option 'fresh'; it has px$"):

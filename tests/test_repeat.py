@@ -13,8 +13,8 @@ from vla import cli
 from vla.commands import eval as eval_command
 from vla.eval.config import EvalConfig
 from vla.eval.folder import read_results
+from vla.eval.identity import agent_hashes
 from vla.eval.repeat import compare_episodes
-from vla.eval.results import agent_hashes
 from vla.host import provenance
 
 

@@ -21,6 +21,7 @@ from vla.eval import evaluate as evaluation
 from vla.eval.config import EvalConfig
 from vla.eval.evaluate import AfterEpisodes, evaluate
 from vla.eval.folder import as_json, read_results
+from vla.eval.identity import identity
 from vla.eval.robustness import run_suite
 from vla.host import files, provenance
 from vla.rollout.loop import RolloutInterrupted
@@ -122,7 +123,7 @@ def test_other_code_is_another_evaluation(tmp_path, monkeypatch):
     evaluate(config(), Hashed(), tmp_path)
     old = read_results(tmp_path)
     assert evaluate(config(), Hashed(), tmp_path, keep=True)["date"] == old["date"]
-    monkeypatch.setattr("vla.eval.resume.code_hash", lambda *args: "c0de")
+    monkeypatch.setattr("vla.eval.resume.identity", lambda *args: identity(*args) | {"code_hash": "c0de"})
     with pytest.raises(VlaError, match=rf"the hash of the code is {old['code_hash']} there, and c0de here"):
         evaluate(config(), Hashed(), tmp_path, keep=True)
     monkeypatch.undo()

@@ -24,6 +24,7 @@ from vla.data.stills import Stills
 from vla.data.stills import _name as stills_name
 from vla.host.parallel import SlotPool
 from vla.perturb import axes as perturb
+from vla.registry import EnvRef
 
 ENV = "tests.fake_env:DotEnv"
 
@@ -31,7 +32,7 @@ ENV = "tests.fake_env:DotEnv"
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Stills]:
     def made(count: int = 6, seed: int = 0) -> Stills:
-        return Stills.build(ENV, DotEnv().env_spec, count, seed, tmp_path / "stills", progress=False)
+        return Stills.build(EnvRef(ENV), DotEnv().env_spec, count, seed, tmp_path / "stills", progress=False)
 
     return made
 
@@ -95,7 +96,7 @@ def test_offsets_belong_to_what_the_sentence_asks_for(build: Callable[..., Still
 def test_randomized_scenes_are_other_scenes(build: Callable[..., Stills], tmp_path: Path) -> None:
     calm = build(12)
     spec, folder = DotEnv().env_spec, tmp_path / "varied"
-    varied = Stills.build(ENV, spec, 12, 0, folder, progress=False, randomize=("state", "noise"))
+    varied = Stills.build(EnvRef(ENV), spec, 12, 0, folder, progress=False, randomize=("state", "noise"))
     drawn = [perturb.drawn(("state", "noise"), episode_seed("stills", 0, i)) for i in range(12)]
     assert {len(axes) for axes in drawn} == {0, 1, 2}
     apart = (varied.state != calm.state).any(axis=1)
@@ -103,7 +104,7 @@ def test_randomized_scenes_are_other_scenes(build: Callable[..., Stills], tmp_pa
     for now, then, axes in zip(varied.frames["wrist"], calm.frames["wrist"], drawn, strict=True):
         assert ((now != then).mean() > 0.5) == ("noise" in axes)  # in every pixel, not in a dot's alone
     with pytest.raises(VlaError, match="cannot do the perturbation 'camera'"):
-        Stills.build(ENV, spec, 12, 0, folder, progress=False, randomize=("camera",))
+        Stills.build(EnvRef(ENV), spec, 12, 0, folder, progress=False, randomize=("camera",))
 
 
 def test_sentences_are_worded_anew(build: Callable[..., Stills]) -> None:
@@ -113,7 +114,9 @@ def test_sentences_are_worded_anew(build: Callable[..., Stills]) -> None:
 
 def test_a_seed_gives_the_same_stills_and_another_seed_others(tmp_path: Path) -> None:
     spec = DotEnv().env_spec
-    made = [Stills.build(ENV, spec, 5, seed, tmp_path / str(i), progress=False) for i, seed in enumerate((3, 3, 4))]
+    made = [
+        Stills.build(EnvRef(ENV), spec, 5, seed, tmp_path / str(i), progress=False) for i, seed in enumerate((3, 3, 4))
+    ]
     first, same, other = (stills.batch(np.arange(5), 2, np.random.default_rng(0)) for stills in made)
     assert first["instruction"] == same["instruction"]
     assert (first["images.scene"] == same["images.scene"]).all() and (
@@ -138,13 +141,13 @@ def test_kept_stills_are_opened_and_changed_ones_made_anew(
     frames[0] = 255 - frames[0]  # the env no longer renders what is kept
     np.save(root / "frames.scene.npy", frames)
     assert capsys.readouterr().out == ""
-    again = Stills.build(ENV, DotEnv().env_spec, 7, 0, tmp_path / "stills")
+    again = Stills.build(EnvRef(ENV), DotEnv().env_spec, 7, 0, tmp_path / "stills")
     assert stamp() != kept and (np.asarray(again.frames["scene"][0]) != frames[0]).any()
     said = capsys.readouterr().out
     assert "no longer renders the stills" in said and str(root) in said
     assert "rendering 7 stills" in said and "a minute at most" in said
     (root / "points.scene.npy").write_bytes(b"cut short")
-    assert len(Stills.build(ENV, DotEnv().env_spec, 7, 0, tmp_path / "stills")) == 7
+    assert len(Stills.build(EnvRef(ENV), DotEnv().env_spec, 7, 0, tmp_path / "stills")) == 7
     assert "are damaged: they are made anew" in capsys.readouterr().out
 
 
@@ -153,8 +156,8 @@ def test_stills_of_other_settings_are_left_alone(build: Callable[..., Stills], t
     assert build(seed=1).fingerprint != first.fingerprint != build(count=7).fingerprint
     spec = DotEnv(quality="fine").env_spec
     options = {"quality": "fine"}
-    Stills.build(ENV, spec, 6, 0, tmp_path / "stills", progress=False, env_options=options)
-    Stills.build(ENV, spec, 6, 0, tmp_path / "stills", progress=False, randomize=("state",))
+    Stills.build(EnvRef(ENV, options), spec, 6, 0, tmp_path / "stills", progress=False)
+    Stills.build(EnvRef(ENV), spec, 6, 0, tmp_path / "stills", progress=False, randomize=("state",))
     folders = [place(tmp_path / "stills", *one) for one in ((6, 0), (6, 1), (7, 0))]
     folders += [place(tmp_path / "stills", **more) for more in ({"env_options": options}, {"randomize": ["state"]})]
     assert sorted(folders) == sorted(file.parent for file in (tmp_path / "stills").glob("*/stills.json"))
@@ -165,7 +168,7 @@ def test_stills_of_other_settings_are_left_alone(build: Callable[..., Stills], t
 
 def test_stills_are_of_the_env_with_its_options(tmp_path: Path) -> None:
     spec = DotEnv(cameras_px=16).env_spec
-    stills = Stills.build(ENV, spec, 3, 0, tmp_path, progress=False, env_options={"cameras_px": 16})
+    stills = Stills.build(EnvRef(ENV, {"cameras_px": 16}), spec, 3, 0, tmp_path, progress=False)
     assert stills.frames["scene"].shape == (3, 16, 16, 3)
 
 
@@ -225,15 +228,15 @@ def test_stills_begun_by_other_code_are_made_anew(build: Callable[..., Stills], 
 
 def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VlaError, match="record anew"):
-        Stills.build(ENV, DotEnv(cameras=1).env_spec, 2, 0, tmp_path / "a", progress=False)
+        Stills.build(EnvRef(ENV), DotEnv(cameras=1).env_spec, 2, 0, tmp_path / "a", progress=False)
     thesis = place(tmp_path / "b", 2) / "thesis.txt"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("keep me")
     with pytest.raises(VlaError, match="no stills"):
-        Stills.build(ENV, DotEnv().env_spec, 2, 0, tmp_path / "b", progress=False)
+        Stills.build(EnvRef(ENV), DotEnv().env_spec, 2, 0, tmp_path / "b", progress=False)
     assert thesis.read_text() == "keep me"
     with pytest.raises(VlaError, match=r"--data\.stills 0"):
-        Stills.build("tests.test_abilities:BareDots", DotEnv().env_spec, 2, 0, tmp_path / "c", progress=False)
+        Stills.build(EnvRef("tests.test_abilities:BareDots"), DotEnv().env_spec, 2, 0, tmp_path / "c", progress=False)
 
 
 def test_an_interruption_is_prompt_and_says_what_is_kept(tmp_path: Path) -> None:
@@ -259,7 +262,7 @@ def render_slowly() -> None:
 
     vla.data.stills.available_cpus = lambda: 2  # type: ignore[attr-defined]
     vla.data.stills._Photographer.pace_s = lambda self, seed: 3.2  # type: ignore[method-assign]
-    Stills.build("tests.test_stills:SlowEnv", DotEnv().env_spec, 150, 0, sys.argv[1])
+    Stills.build(EnvRef("tests.test_stills:SlowEnv"), DotEnv().env_spec, 150, 0, sys.argv[1])
 
 
 class SlowEnv(DotEnv):

@@ -54,7 +54,7 @@ def test_a_plan_without_tasks_is_the_first_episodes() -> None:
 
 
 def test_stills_show_each_task_in_its_turn(tmp_path: Path) -> None:
-    stills = Stills.build(ENV, TaskDots().env_spec, 6, 0, tmp_path, progress=False)
+    stills = Stills.build(EnvRef(ENV), TaskDots().env_spec, 6, 0, tmp_path, progress=False)
     for scene in range(6):
         said = stills.sentences[stills.bounds[scene] : stills.bounds[scene + 1]]
         assert f"visit the {TASKS[scene // 2]} dot" in said and len(set(said)) == len(said)

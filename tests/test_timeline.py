@@ -10,6 +10,7 @@ from tests.acting import ENV, DotAgent
 from tests.fake_env import DotEnv
 from vla.contracts import Chunk, SpecMismatchError
 from vla.control.timeline import TemporalEnsemble, Timeline
+from vla.registry import EnvRef
 from vla.rollout.clock import Clock
 from vla.rollout.loop import EpisodeRequest, Lane, run_lanes
 from vla.runner import Runner
@@ -116,8 +117,8 @@ def test_envs_of_different_speed_play_side_by_side_and_none_waits(latency_s: flo
     for workers in pools:
         agent, ended = Endless(noise=0.02), []
         lanes = [
-            Lane(ENV, [EpisodeRequest(0, 100)], execute=4, latency_s=latency_s),
-            Lane(FINE, [EpisodeRequest(10, 101), EpisodeRequest(11, 102)], execute=1),
+            Lane(EnvRef(ENV), [EpisodeRequest(0, 100)], execute=4, latency_s=latency_s),
+            Lane(EnvRef(FINE), [EpisodeRequest(10, 101), EpisodeRequest(11, 102)], execute=1),
         ]
         results = run_lanes(agent, lanes, workers, ended.append, own_dt=True)
         runs.append(([[asdict(one) for one in lane] for lane in results], agent.asked, agent.seeds))
@@ -132,7 +133,7 @@ def test_envs_of_different_speed_play_side_by_side_and_none_waits(latency_s: flo
 
 
 def test_an_env_of_another_speed_is_refused_unless_it_is_wanted() -> None:
-    lanes = [Lane(FINE, [EpisodeRequest(0, 100)])]
+    lanes = [Lane(EnvRef(FINE), [EpisodeRequest(0, 100)])]
     with pytest.raises(SpecMismatchError, match="dt"):
         run_lanes(DotAgent(), lanes)
     assert run_lanes(DotAgent(), lanes, own_dt=True)[0][0].success
@@ -141,7 +142,9 @@ def test_an_env_of_another_speed_is_refused_unless_it_is_wanted() -> None:
 def test_a_chunk_is_read_in_the_steps_of_the_env() -> None:
     """The agent's plan of 0.1 s steps ends where it should in an env with finer ones."""
     slow, fine = run_lanes(
-        DotAgent(), [Lane(ENV, [EpisodeRequest(0, 104)]), Lane(FINE, [EpisodeRequest(0, 104)])], own_dt=True
+        DotAgent(),
+        [Lane(EnvRef(ENV), [EpisodeRequest(0, 104)]), Lane(EnvRef(FINE), [EpisodeRequest(0, 104)])],
+        own_dt=True,
     )
     assert slow[0].success and fine[0].success
     assert abs(slow[0].time_to_success_s - fine[0].time_to_success_s) < 0.11

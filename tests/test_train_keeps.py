@@ -238,16 +238,18 @@ def test_data_and_data_path_are_the_same(
 # ------------------------------------------------------------------ what else it takes from the data
 
 
-def test_stills_and_validation_use_the_options_of_the_recording(
+def test_stills_validation_and_the_advice_use_the_options_of_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = fake_dataset(tmp_path / "data", DotEnv(cameras_px=16).env_spec, monkeypatch)
     facts = {"env": "tests.fake_env:DotEnv", "recording": {"env_options": {"cameras_px": 16}}}
     (data / "meta/vla.json").write_text(json.dumps(facts))
     words = ("--data.stills=3", "--data.stills_batch=2", "--validate.every=0", "--validate.episodes=1")
-    assert train(tiny(*words), data, tmp_path / "run").scores["success"]["n"] == 1
+    trained = train(tiny(*words), data, tmp_path / "run")
+    assert trained.scores["success"]["n"] == 1
+    assert "--env tests.fake_env:DotEnv --env-option cameras_px=16 --agent" in trained.advice
     (data / "meta/vla.json").write_text(json.dumps(facts | {"env": "tests.acting:Other"}))
-    assert Feed(tiny(), data, 0, 1, torch.device("cpu")).env_options == {}
+    assert Feed(tiny(), data, 0, 1, torch.device("cpu")).env.options == {}
 
 
 def test_the_plot_has_ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

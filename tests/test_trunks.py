@@ -21,7 +21,7 @@ from vla import registry
 from vla.agent import GOLDEN_TOLERANCE, load
 from vla.config import from_dict
 from vla.contracts import EnvSpec, VlaError
-from vla.eval.results import agent_hashes
+from vla.eval.identity import agent_hashes
 from vla.nn.config import PooledTrunkConfig, TrunkConfig
 from vla.nn.context import Context, Trunk
 from vla.nn.trunk import make_trunk

@@ -205,6 +205,14 @@ class EnvRef:
         if isinstance(self.env_class, ChecksOptions):
             self.env_class.check_options(options)
 
+    def words(self) -> list[str]:
+        """The words of a command line that name it, its options among them: what ``env_options`` reads back."""
+        words = ["--env", self.name]
+        for key, value in self.options.items():
+            same = isinstance(value, str) and env_options([f"{key}={value}"]) == {key: value}
+            words += ["--env-option", f"{key}={value if same else json.dumps(value)}"]
+        return words
+
     def _asked(self, attribute: str) -> Any:
         with self.opened() as env:
             return getattr(env, attribute)

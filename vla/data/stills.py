@@ -31,7 +31,7 @@ from vla.host.parallel import SlotPool, available_cpus
 from vla.host.provenance import source_sha256
 from vla.perturb import axes as perturb
 from vla.perturb.sensors import NoisySensors
-from vla.registry import load_env, make_env
+from vla.registry import EnvRef, load_env
 
 FORMAT_VERSION = 3
 _ROUND = 64  # scenes that a worker renders before it hands them over
@@ -73,45 +73,44 @@ class Stills:
     @classmethod
     def build(
         cls,
-        env: str,
+        env: EnvRef,
         spec: EnvSpec,
         count: int,
         seed: int,
         folder: str | Path,
         progress: bool = True,
         randomize: Sequence[str] = (),
-        env_options: dict[str, Any] | None = None,
     ) -> Stills:
         """The stills of an env: opened if they are there and still what the env renders, else made.
 
         What takes long is said before it begins, unless ``progress`` is off. Stills of other settings are left alone.
 
         Args:
-            env: the env's name; it can refer, see ``vla.contracts.abilities.Refers``.
+            env: which one; it can refer, see ``vla.contracts.abilities.Refers``.
             spec: the spec that the env must have.
             count: how many scenes.
             seed: the run's seed.
             folder: where they are kept, in a folder named after env, seed, count and the rest.
             progress: show a progress bar, and say what is rendered.
             randomize: axes of ``vla.perturb`` that vary from scene to scene.
-            env_options: arguments for the env's constructor.
 
         Raises:
             VlaError: the env refers to nothing, has another spec or can't do an axis, or the disk is full.
         """
-        identity = {"env": env, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
+        identity = {"env": env.name, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
         identity |= {"randomize": sorted(randomize)} if randomize else {}
-        identity |= {"env_options": env_options} if env_options else {}
+        identity |= {"env_options": env.options} if env.options else {}
         root = Path(folder) / _name(identity)
         say = print if progress else lambda text: None
-        photographer = _Photographer.of(identity)
+        make = partial(_Photographer, env, count, tuple(sorted(randomize)))
+        photographer = make()
         try:
             photographer.require(spec)
             found = _open(root, identity)
             if found is not None and photographer.agrees(found, seed):
                 return found
             if found is not None:
-                say(f"env {env} no longer renders the stills in {root}: they are made anew")
+                say(f"env {env.name} no longer renders the stills in {root}: they are made anew")
                 shutil.rmtree(root, ignore_errors=True)
             elif root.exists():
                 say(f"the stills in {root} are damaged: they are made anew")
@@ -122,7 +121,7 @@ class Stills:
             root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(root.with_name(f"{root.name}.lock")):  # of two runs on the same data one waits for the other
                 if _open(root, identity) is None:
-                    _render(identity, spec, root, progress, say, each_s)
+                    _render(identity, make, spec, root, progress, say, each_s)
         except OSError as error:
             raise VlaError(f"cannot write the stills {root}: {error.strerror or error}") from error
         made = _open(root, identity)
@@ -171,16 +170,10 @@ class Stills:
 class _Photographer:
     """Renders the ``total`` scenes of one env. Lives in a worker."""
 
-    def __init__(self, env: str, total: int, randomize: Sequence[str] = (), options: dict | None = None) -> None:
-        perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(load_env(env)), f"env {env}")
+    def __init__(self, env: EnvRef, total: int, randomize: Sequence[str]) -> None:
+        perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(env.env_class), f"env {env.name}")
         self._axes, self._total = randomize, total
-        self._name, self._env = env, cast(Any, make_env(env, **(options or {})))  # with the contract's extras
-
-    @classmethod
-    def of(cls, identity: dict[str, Any]) -> _Photographer:
-        """The one for the stills with this identity."""
-        randomize, options = identity.get("randomize", ()), identity.get("env_options")
-        return cls(identity["env"], identity["count"], randomize, options)
+        self._name, self._env = env.name, cast(Any, env.make())  # with the contract's extras
 
     def require(self, spec: EnvSpec) -> None:
         """Raise VlaError unless the env has this spec and can refer to things."""
@@ -271,7 +264,13 @@ def _open(root: Path, identity: dict[str, Any]) -> Stills | None:
 
 
 def _render(
-    identity: dict[str, Any], spec: EnvSpec, root: Path, progress: bool, say: Callable[[str], None], each_s: float
+    identity: dict[str, Any],
+    make: Callable[[], _Photographer],
+    spec: EnvSpec,
+    root: Path,
+    progress: bool,
+    say: Callable[[str], None],
+    each_s: float,
 ) -> None:
     """Make the stills ``root``. What an interrupted run has rendered is taken up again."""
     from vla.host.progress import Progress
@@ -289,7 +288,7 @@ def _render(
     with (
         _told(lambda: say("\nstopped; the stills so far are kept, and the same command goes on from there")),
         Progress(disable=not progress) as bar,
-        SlotPool(partial(_Photographer.of, identity), workers, workers) as pool,
+        SlotPool(make, workers, workers) as pool,
     ):
         task = bar.add_task("rendering stills", total=count, completed=count - left)
         for first in range(0, len(todo), workers):

@@ -79,13 +79,12 @@ def evaluate(
 
     def play(episodes: Sequence[EpisodeRequest], **more: Any) -> list[EpisodeResult]:
         return run_episodes(
-            config.env,
+            config.env_ref,
             agent,
             episodes,
             config.workers,
             config.slots,
             config.execute,
-            env_options=config.env_options,
             **{"on_episode": on_episode, **more},
         )
 

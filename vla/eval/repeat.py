@@ -12,7 +12,7 @@ from vla.contracts import EnvSpec, VlaError
 from vla.eval.comparable import Rows, changed_versions, side_by_side
 from vla.eval.config import MOST, EvalConfig
 from vla.eval.folder import RESULTS, part_folder, read_results
-from vla.eval.results import agent_hashes, env_code_hash, world_code_hash
+from vla.eval.identity import identity
 from vla.host.provenance import commit, machine, versions
 from vla.registry import from_file, make_env_of_file
 from vla.rollout.loop import Actor
@@ -87,13 +87,13 @@ def require_same(recording: Recording, agent: Actor, env: str | None = None) -> 
         rows.append(("env", data["env"], env))
     else:
         rows += _spec_rows(recording, env)
-    hashes = agent_hashes(agent)
-    for name, value in hashes.items():
-        if name in data and data[name] != value:
-            rows.append((name, f"{data[name]} ({data['agent']})", f"{value} ({agent.name})"))
+    now = identity(data["env"], agent)
+    for name in ("agent_hash", "agent_config_hash"):
+        if name in data and data[name] != now[name]:
+            rows.append((name, f"{data[name]} ({data['agent']})", f"{now[name]} ({agent.name})"))
     if rows:
         raise VlaError(f"{recording.label} can't be repeated: {side_by_side('recorded', 'now', rows)}")
-    return _cautions(data, hashes["agent_hash"])
+    return _cautions(data, now)
 
 
 def _spec_rows(recording: Recording, env: str | None) -> Rows:
@@ -109,21 +109,17 @@ def _spec_rows(recording: Recording, env: str | None) -> Rows:
     return [(f"env's {name}", old, new) for name, (old, new) in then.differences(now).items()]
 
 
-def _cautions(data: dict[str, Any], agent_hash: str | None) -> list[str]:
+def _cautions(data: dict[str, Any], hashes: dict[str, str | None]) -> list[str]:
     found = []
-    if agent_hash is None:
+    if hashes["agent_hash"] is None:
         found.append("the agent has no hash: that it is the same one was not checked")
     changed = changed_versions(data, {"versions": versions()})
     if changed:
         found.append(f"versions differ (recorded / now): {changed}")
-    code, code_now = data.get("env_code_hash"), env_code_hash(data["env"])
-    if code and code != code_now:
-        found.append(f"the env's code differs (recorded / now): {code} / {code_now}")
-    world, world_now = data.get("world_code_hash"), world_code_hash(data["env"])
-    if world and world != world_now:
-        found.append(
-            f"the code of the env, the arm, the renderer or the loop differs (recorded / now): {world} / {world_now}"
-        )
+    codes = {"env_code_hash": "env's code", "world_code_hash": "code of the env, the arm, the renderer or the loop"}
+    for name, what in codes.items():
+        if data.get(name) and data[name] != hashes[name]:
+            found.append(f"the {what} differs (recorded / now): {data[name]} / {hashes[name]}")
     if data.get("commit") != commit():
         found.append(f"the commit differs (recorded / now): {data.get('commit')} / {commit()}")
     then, now = data.get("machine") or {}, machine()

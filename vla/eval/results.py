@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
 from vla.contracts.abilities import Benchmarked
 from vla.eval.benchmark import benchmark_scores
 from vla.eval.config import EvalConfig
 from vla.eval.folder import FORMAT_VERSION
+from vla.eval.identity import identity
 from vla.eval.statistics import rate_of
-from vla.host.provenance import code_sha256, commit, machine, source_sha256, versions
+from vla.host.provenance import commit, machine, versions
 from vla.registry import load_env
 from vla.rollout.loop import Actor, EpisodeResult, Timing
 from vla.runner import pace
@@ -43,7 +42,7 @@ def summarise(
         "format_version": FORMAT_VERSION,
         "env": config.env,
         "agent": agent.name,
-        **agent_hashes(agent),
+        **identity(config.env, agent),
         "data_hash": provenance.get("data"),
         "policy": getattr(agent, "policy_name", type(agent).__name__),
         "recipe": _recipe_name(provenance),
@@ -58,9 +57,6 @@ def summarise(
         "workers": config.workers,
         "settings": asdict(config),
         "env_spec": None if timing.spec is None else timing.spec.to_dict(),
-        "env_code_hash": env_code_hash(config.env),
-        "world_code_hash": world_code_hash(config.env),
-        "code_hash": code_hash(config.env, agent),
         **_scores(results),
         "by": {name: _by(results, name) for name in ("kind", "language", "category")},
         **_benchmark(config.env, results),
@@ -86,37 +82,6 @@ def summarise(
         "versions": versions(),
         "episodes_detail": [_detail(result) for result in results],
     }
-
-
-def agent_hashes(agent: Actor) -> dict[str, str | None]:
-    """What tells agents apart: hashes of the weights and of what they do not hold, the policy's name and settings.
-
-    None for an agent that has no weights, or no settings.
-    """
-    config, settings = getattr(agent, "config", None), None
-    if is_dataclass(config) and not isinstance(config, type):
-        text = json.dumps([getattr(agent, "policy_name", None), asdict(config)], sort_keys=True, default=str)
-        settings = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {"agent_hash": getattr(agent, "hash", "")[:16] or None, "agent_config_hash": settings}
-
-
-def env_code_hash(env: str) -> str | None:
-    """Hash of the env's own code, whatever else a commit changed; None where there is no source."""
-    found = source_sha256(load_env(env).__module__)
-    return found and found[:16]
-
-
-def world_code_hash(env: str) -> str:
-    """Hash of all code that an agent meets: the env's, the arm's and its control, the renderer's, the loop's."""
-    return code_sha256(load_env(env).__module__, "vla.rollout.loop")[:16]
-
-
-def code_hash(env: str, agent: Actor) -> str:
-    """Hash of all code that episodes come out of: that which an agent meets, and its own."""
-    actors = [agent, getattr(agent, "policy", None)]
-    return code_sha256(load_env(env).__module__, "vla.rollout.loop", *(type(one).__module__ for one in actors if one))[
-        :16
-    ]
 
 
 def _recipe_name(provenance: dict[str, Any]) -> str | None:

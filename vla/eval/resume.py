@@ -12,7 +12,7 @@ from vla.contracts import VlaError
 from vla.eval.comparable import Rows, changed_versions, show
 from vla.eval.config import EvalConfig
 from vla.eval.folder import RESULTS, episodes_of, read_results, unfinished
-from vla.eval.results import agent_hashes, code_hash
+from vla.eval.identity import identity
 from vla.host.provenance import versions
 from vla.rollout.loop import Actor, EpisodeRequest, EpisodeResult
 
@@ -77,7 +77,7 @@ def _told(rows: Rows) -> str:
 
 
 def _differences(data: dict[str, Any], config: EvalConfig, agent: Actor) -> Rows:
-    hashes = {**agent_hashes(agent), "code_hash": code_hash(config.env, agent)}
+    hashes = identity(config.env, agent)
     names = {
         "agent_hash": "the agent's hash",
         "agent_config_hash": "the hash of its settings",
@@ -85,9 +85,9 @@ def _differences(data: dict[str, Any], config: EvalConfig, agent: Actor) -> Rows
     }
     rows = settings_rows(data, config)
     rows += [
-        (names[n], str(data.get(n) or "not known"), str(v or "not known"))
-        for n, v in hashes.items()
-        if data.get(n) != v
+        (name, str(data.get(key) or "not known"), str(hashes[key] or "not known"))
+        for key, name in names.items()
+        if data.get(key) != hashes[key]
     ]
     if not rows and hashes["agent_hash"] is None:
         rows.append(

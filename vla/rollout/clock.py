@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from vla.registry import EnvRef
 from vla.rollout.player import EpisodeRequest, EpisodeResult
 
 
@@ -15,18 +15,16 @@ class Lane:
     """An env that plays episodes one after the other, on a clock of its own.
 
     Attributes:
-        env: as ``vla.registry.make_env`` takes it.
+        env: which one.
         episodes: what it plays, in order.
-        env_options: keyword arguments for the env.
         execute: actions to play of each chunk; None takes ``agent.execute`` or 8.
         latency_s: simulated seconds from an observation to its answer; see ``vla.runner.Runner``.
         earlier: results of an earlier run of the same episodes that was cut short. They are not played again, and the
             others come out as they would have there.
     """
 
-    env: str
+    env: EnvRef
     episodes: Sequence[EpisodeRequest]
-    env_options: Mapping[str, Any] = field(default_factory=dict)
     execute: int | None = None
     latency_s: float = 0.0
     earlier: Sequence[EpisodeResult] = ()

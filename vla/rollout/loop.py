@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from vla.contracts import EnvSpec, Observation, VlaError
 from vla.control.history import everywhere
 from vla.control.timeline import Timeline
 from vla.host.parallel import SlotPool, WorkerDied
+from vla.registry import EnvRef
 from vla.rollout.clock import Clock, Lane
 from vla.rollout.player import EpisodePlayer, EpisodeRequest, EpisodeResult, Turn
 from vla.runner import Actor, Runner, noise_seed, pace
@@ -107,7 +107,7 @@ class _Running:
 
 
 def run_episodes(
-    env_name: str,
+    env: EnvRef | str,
     agent: Actor,
     episodes: Sequence[EpisodeRequest],
     workers: int = 1,
@@ -117,18 +117,16 @@ def run_episodes(
     record_frames: int = 0,
     observation_filter: ObservationFilter | None = None,
     timeline: Callable[[], Timeline] = Timeline,
-    env_options: dict[str, Any] | None = None,
     timing: Timing | None = None,
     earlier: Sequence[EpisodeResult] = (),
 ) -> list[EpisodeResult]:
     """Let an agent play episodes of one env, ``slots`` of them side by side, in lock step; see ``run_lanes``.
 
     Args:
-        env_name: as ``vla.registry.make_env`` takes it.
+        env: which one; a name alone is one without options.
         episodes: what to play.
         slots: episodes side by side, and so the policy's batch size.
         execute: steps to play of each chunk; None takes ``agent.execute`` or 8.
-        env_options: keyword arguments for the env, e.g. ``{"cameras_px": 128}``.
         earlier: results of an earlier run of the same ``episodes`` that was cut short. They are not played again, and
             the others come out as they would have there.
         agent, workers, on_episode, record_frames, observation_filter, timeline, timing: see ``run_lanes``.
@@ -139,10 +137,8 @@ def run_episodes(
     Raises:
         what ``run_lanes`` raises.
     """
-    lanes = [
-        Lane(env_name, episodes[slot::slots], env_options or {}, execute, earlier=earlier)
-        for slot in range(min(slots, len(episodes)))
-    ]
+    ref = EnvRef(env) if isinstance(env, str) else env
+    lanes = [Lane(ref, episodes[i::slots], execute, earlier=earlier) for i in range(min(slots, len(episodes)))]
     played = run_lanes(agent, lanes, workers, on_episode, record_frames, observation_filter, timeline, timing)
     found = {result.index: result for results in played for result in results}
     return [found[episode.index] for episode in episodes]
@@ -187,7 +183,7 @@ def run_lanes(
     timing = timing if timing is not None else Timing()
     begun = time.perf_counter()
     player, looks_back = partial(EpisodePlayer, video_below=record_frames), agent.observation_steps
-    factories = [partial(player, lane.env, dict(lane.env_options), looks_back=looks_back) for lane in lanes]
+    factories = [partial(player, lane.env, looks_back=looks_back) for lane in lanes]
     with SlotPool(factories, len(lanes), workers) as pool:
         run = _Run(agent, lanes, pool, timing, on_episode, observation_filter, timeline)
         try:
@@ -228,9 +224,9 @@ class _Run:
             for known in self.finished
         ]
         order, self._first = _interleaved(lanes), dict[str, list[tuple[int, EpisodeRequest]]]()
-        for env in dict.fromkeys(lane.env for lane in lanes):
-            most = max(ALL_RAISED, sum(lane.env == env for lane in lanes))
-            self._first[env] = [(lane, episode) for lane, episode in order if lanes[lane].env == env][:most]
+        for env in dict.fromkeys(lane.env.name for lane in lanes):
+            most = max(ALL_RAISED, sum(lane.env.name == env for lane in lanes))
+            self._first[env] = [(lane, episode) for lane, episode in order if lanes[lane].env.name == env][:most]
         self._running: dict[int, _Running] = {}
         self._told: set[str] = set()
 
@@ -266,13 +262,13 @@ class _Run:
 
     def _paces(self, own_dt: bool) -> list[float]:
         """Simulated seconds between two looks, by lane. Raises SpecMismatchError where agent and env do not fit."""
-        kinds = [(lane.env, dict(lane.env_options)) for lane in self._lanes]
-        first = [kinds.index(kind) for kind in kinds]
+        envs = [lane.env for lane in self._lanes]
+        first = [envs.index(env) for env in envs]
         specs = self._pool.call(dict.fromkeys(sorted(set(first)), ("spec",)))
         self._timing.spec, mine = specs[0], self._agent.spec
         for lane, spec in specs.items():
             same = replace(spec, dt=mine.dt) if own_dt and not any(g.delta for g in spec.groups("action")) else spec
-            mine.require(same, f"agent {self._agent.name}", f"env {kinds[lane][0]}")
+            mine.require(same, f"agent {self._agent.name}", f"env {envs[lane].name}")
         self._dt = [specs[one].dt for one in first]
         return [pace(self._agent, lane.execute, dt)[1] * dt for lane, dt in zip(self._lanes, self._dt, strict=True)]
 
@@ -285,7 +281,7 @@ class _Run:
                 self._running.pop(lane, None)
                 if self._on_episode is not None:
                     self._on_episode(result)
-                self._require_some_unraised(self._lanes[lane].env)
+                self._require_some_unraised(self._lanes[lane].env.name)
             if turn.observation is None:
                 continue
             if lane in self._running:

@@ -15,6 +15,7 @@ from vla.contracts.abilities import AsksFor, MeasuresSafety, explain
 from vla.contracts.errors import one_line
 from vla.control.history import PRESENT, History
 from vla.perturb.axes import for_reset
+from vla.registry import EnvRef
 
 
 @dataclass(frozen=True)
@@ -113,17 +114,13 @@ class EpisodePlayer:
     An exception of the env ends its episode as a failure, and the next one begins in an env that is made anew.
 
     Args:
-        env_name: as ``vla.registry.make_env`` takes it.
-        env_options: keyword arguments for the env.
+        env: which one; it is made when it is first needed.
         video_below: episodes with an index below this are filmed.
         looks_back: the agent's ``observation_steps``.
     """
 
-    def __init__(
-        self, env_name: str, env_options: dict[str, Any], video_below: int, looks_back: tuple[int, ...] = PRESENT
-    ) -> None:
-        self._looks_back = looks_back
-        self._name, self._options, self._video_below = env_name, env_options, video_below
+    def __init__(self, env: EnvRef, video_below: int, looks_back: tuple[int, ...] = PRESENT) -> None:
+        self._ref, self._video_below, self._looks_back = env, video_below, looks_back
         self._made: Env | None = None
         self._film: Any = None
         self._info: dict[str, Any] = {}
@@ -132,10 +129,7 @@ class EpisodePlayer:
 
     @property
     def _env(self) -> Any:
-        if self._made is None:
-            from vla.registry import make_env
-
-            self._made = make_env(self._name, **self._options)
+        self._made = self._made or self._ref.make()
         return self._made
 
     def spec(self) -> EnvSpec:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from vla.agent import Agent
 from vla.contracts import EnvSpec, VlaError
 from vla.nn.policy import Policy
 from vla.recipe import Recipe, flat
+from vla.registry import EnvRef, load_policy
 
 
 def require_data(recipe: Recipe, data_dir: Path) -> None:
@@ -26,11 +26,9 @@ def require_data(recipe: Recipe, data_dir: Path) -> None:
         raise VlaError(f"there is no dataset in {data_dir}; record one with: {command or fallback}")
 
 
-def require_env(recipe: Recipe, spec: EnvSpec, options: dict[str, Any]) -> None:
-    """Raise SpecMismatchError where the recipe's env does not fit the data: now, not at the first validation."""
-    from vla.registry import EnvRef
-
-    spec.require(EnvRef(recipe.env, options).spec(), "the dataset", f"env {recipe.env}")
+def require_env(env: EnvRef, spec: EnvSpec) -> None:
+    """Raise SpecMismatchError where ``env`` does not fit the data: now, not at the first validation."""
+    spec.require(env.spec(), "the dataset", f"env {env.name}")
 
 
 def require_fits(agent: Agent, recipe: Recipe, spec: EnvSpec) -> None:
@@ -48,8 +46,6 @@ def require_fits(agent: Agent, recipe: Recipe, spec: EnvSpec) -> None:
 
 def make_policy(recipe: Recipe, spec: EnvSpec) -> Policy:
     """The policy with fresh weights. Raises VlaError where it refuses its settings."""
-    from vla.registry import load_policy
-
     try:
         return load_policy(recipe.policy)(recipe.policy_config, spec)
     except (ValueError, RuntimeError) as error:

@@ -15,6 +15,7 @@ from vla.contracts import VlaError
 from vla.nn.policy import Policy
 from vla.normalise import Normaliser
 from vla.recipe import Recipe
+from vla.registry import EnvRef
 from vla.train.checkpoint import Found, Tensors
 from vla.train.checks import make_policy, require_data, require_env, require_fits
 from vla.train.feed import Feed
@@ -40,7 +41,7 @@ class BehaviourCloning(Objective):
         self._initial: dict[str, torch.Tensor] = {}
         self._stills: str | None = None  # the fingerprint that a run began with
         if recipe.validate.every >= 0 and rank == 0:
-            require_env(recipe, self.spec, self.feed.env_options)
+            require_env(self.feed.env, self.spec)
 
     def fingerprint(self, version: int) -> str:
         """See ``Objective``."""
@@ -116,7 +117,7 @@ class BehaviourCloning(Objective):
         from vla.rollout.loop import RolloutInterrupted
 
         try:
-            rate, progress = closed_loop(self.recipe, artefact, self.feed.env_options, stopped)
+            rate, progress = closed_loop(self.recipe, artefact, self.feed.env, stopped)
         except RolloutInterrupted:
             if stopped():
                 return None
@@ -153,5 +154,6 @@ class BehaviourCloning(Objective):
     def advice(self, folder: Path) -> str:
         """How to evaluate the agent."""
         trusted = [f"VLA_ALLOW={self.recipe.policy}"] if ":" in self.recipe.policy else []  # files name no outside code
-        words = [*trusted, "vla", "eval", "--env", self.recipe.env or "ENV", "--agent", str(folder)]
+        env = self.feed.env if self.recipe.env else EnvRef("ENV")
+        words = [*trusted, "vla", "eval", *env.words(), "--agent", str(folder)]
         return f"evaluate it on episodes that it has not seen: {shlex.join(words)}"

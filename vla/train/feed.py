@@ -21,7 +21,7 @@ from vla.data.stills import Stills
 from vla.host.files import read_json, require_keys
 from vla.nn.language import losses
 from vla.recipe import Recipe
-from vla.registry import load_function
+from vla.registry import EnvRef, load_function, split_argument
 from vla.train.sampling import SampleOrder, batch_rng, pinned
 from vla.train.validate import hold_out
 
@@ -61,7 +61,7 @@ class Feed:
         held: windows of the episodes that are held out, or None.
         fingerprint: of all datasets.
         stills_fingerprint: of the stills; empty until ``prepare_stills`` has run, and where there are none.
-        env_options: arguments for the env's constructor, with which the dataset was recorded.
+        env: the recipe's, with the options that the dataset was recorded with.
         share: windows of a micro-batch that this process sees.
         prepare: what is done with each batch ahead of the step: ``Policy.prepare``.
         notes: lines on what is unusual about the data: what is held out, sentences that cannot be told apart.
@@ -95,7 +95,7 @@ class Feed:
         self.prepare: Callable[[dict[str, Any]], dict[str, Any]] = lambda batch: batch
         self._stills: Stills | None = None
         self.stills_fingerprint = ""
-        self.env_options = recorded_options(data_dir, recipe.env)
+        self.env = EnvRef(recipe.env, recorded_options(data_dir, recipe.env))
 
     def former_fingerprint(self) -> str:
         """As checkpoints of format 1 hold it: files whose hashes nobody wrote down count by their sizes alone."""
@@ -113,9 +113,8 @@ class Feed:
         recipe, data = self._recipe, self._recipe.data
         if data.stills:
             self._stills = Stills.build(
-                *(recipe.env, self.cache.spec, data.stills, recipe.seed, cache_homes(self._folder)[-1] / "stills"),
+                *(self.env, self.cache.spec, data.stills, recipe.seed, cache_homes(self._folder)[-1] / "stills"),
                 randomize=data.stills_randomize,
-                env_options=self.env_options,
             )
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
             self.stills_fingerprint = self._stills.fingerprint
@@ -191,8 +190,6 @@ def recorded_options(data_dir: Path, env: str) -> dict[str, Any]:
 
     Empty where another's tool recorded it, or it is of another env than the one called ``env``.
     """
-    from vla.registry import split_argument
-
     if not (data_dir / VLA_JSON).is_file():
         return {}
     facts = read_json(data_dir / VLA_JSON)

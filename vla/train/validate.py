@@ -15,6 +15,7 @@ from vla.data.frames import FrameCache, Windows
 from vla.eval.statistics import Rate, rate_of
 from vla.normalise import Normaliser
 from vla.recipe import Recipe
+from vla.registry import EnvRef
 from vla.train.sampling import batch_rng, seed_torch, to_device
 
 BATCHES = 4
@@ -97,10 +98,8 @@ def held_out_loss(
     return total
 
 
-def closed_loop(recipe: Recipe, agent: Any, options: dict[str, Any], stopped: Callable[[], bool]) -> tuple[Rate, float]:
-    """Let ``agent`` play the recipe's validation episodes. Returns success with its interval, and mean progress.
-
-    ``options`` are arguments for the env's constructor.
+def closed_loop(recipe: Recipe, agent: Any, env: EnvRef, stopped: Callable[[], bool]) -> tuple[Rate, float]:
+    """Let ``agent`` play the recipe's validation episodes in ``env``. Returns success with its interval, and progress.
 
     Raises vla.rollout.loop.RolloutInterrupted soon after ``stopped()`` has become true.
     """
@@ -114,11 +113,5 @@ def closed_loop(recipe: Recipe, agent: Any, options: dict[str, Any], stopped: Ca
             raise KeyboardInterrupt
 
     execute = min(getattr(config, "execute", config.chunk), config.chunk)
-    results = run_episodes(
-        *(recipe.env, agent, requests),
-        workers=validate.workers,
-        env_options=options,
-        execute=execute,
-        on_episode=on_episode,
-    )
+    results = run_episodes(env, agent, requests, workers=validate.workers, execute=execute, on_episode=on_episode)
     return rate_of([r.success for r in results]), float(np.mean([r.progress for r in results]))

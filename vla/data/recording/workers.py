@@ -96,11 +96,9 @@ class _Player:
 
     def play(self, index: int) -> tuple[int, str]:
         """Play an episode and write its shard; gives its number and "", or what the env or the expert raised."""
-        from vla.registry import make_env
-
         settings, seed = self._settings, episode_seed("record", self._settings.seed, index)
         agent = load_agent(settings)  # before the env, which may go to another working folder
-        env = self._env = self._env or make_env(settings.env, **settings.env_options)
+        env = self._env = self._env or settings.env_ref.make()
         options = settings.options(seed) | Quota(settings.episodes, tasks_of(env)).options(index)
         strength = settings.harder(seed).get("noise")
         sensors = NoisySensors(env.env_spec, strength, seed) if strength else None

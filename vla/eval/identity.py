@@ -1,0 +1,41 @@
+"""Who played what: the hashes by which an evaluation is gone on with, repeated and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, is_dataclass
+
+from vla.host.provenance import code_sha256, source_sha256
+from vla.registry import load_env
+from vla.runner import Actor
+
+
+def identity(env: str, agent: Actor) -> dict[str, str | None]:
+    """What ``results.json`` says of the agent (see ``agent_hashes``) and of the code, as hashes.
+
+    ``env_code_hash`` is of the env's own code, whatever else a commit changed, None where there is no source;
+    ``world_code_hash`` of all code that an agent meets: the env's, the arm's and its control, the renderer's, the
+    loop's; ``code_hash`` of all code that episodes come out of: that and the agent's own.
+    """
+    module = load_env(env).__module__
+    actors = [type(one).__module__ for one in (agent, getattr(agent, "policy", None)) if one]
+    own = source_sha256(module)
+    return {
+        **agent_hashes(agent),
+        "env_code_hash": own and own[:16],
+        "world_code_hash": code_sha256(module, "vla.rollout.loop")[:16],
+        "code_hash": code_sha256(module, "vla.rollout.loop", *actors)[:16],
+    }
+
+
+def agent_hashes(agent: Actor) -> dict[str, str | None]:
+    """What tells agents apart: hashes of the weights and of what they do not hold, the policy's name and settings.
+
+    None for an agent that has no weights, or no settings.
+    """
+    config, settings = getattr(agent, "config", None), None
+    if is_dataclass(config) and not isinstance(config, type):
+        text = json.dumps([getattr(agent, "policy_name", None), asdict(config)], sort_keys=True, default=str)
+        settings = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"agent_hash": getattr(agent, "hash", "")[:16] or None, "agent_config_hash": settings}
