@@ -19,6 +19,7 @@ from vla import registry
 from vla.agent import Agent
 from vla.cli import main
 from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaError
+from vla.eval.identity import identity
 from vla.nn.config import TrunkConfig
 from vla.normalise import Normaliser
 
@@ -198,6 +199,17 @@ def test_evaluation_is_the_same_with_two_workers(kind: str, tmp_path: Path) -> N
         assert results["episodes"] == 4 and (out / "report.html").is_file() and len(results["videos"]) == 1
         found.append([(e["seed"], e["steps"], e["success"], e["reward_terms"]) for e in results["episodes_detail"]])
     assert all(one == found[0] for one in found)
+
+
+def test_the_hash_of_the_code_covers_the_env_that_is_adapted() -> None:
+    named = registry.EnvRef(DOT), registry.EnvRef("gymnasium", {"env_id": DOT.partition(":")[2]})
+    assert [one.modules() for one in named] == [("envs.gymnasium.env", "tests.tiny_gym")] * 2
+    assert registry.EnvRef("gymnasium:CartPole-v1").modules() == ("envs.gymnasium.env",)
+    assert registry.EnvRef("gymnasium:no/Such-v0").modules() == ("envs.gymnasium.env",)
+    agent = random_agent(named[0].spec())
+    found = [identity(one, agent) for one in (*named, registry.EnvRef("gymnasium:CartPole-v1"))]
+    assert found[0] == found[1] and found[0]["code_hash"] != found[2]["code_hash"]
+    assert found[0]["env_code_hash"] == found[2]["env_code_hash"]
 
 
 def test_an_agent_of_another_env_is_explained_side_by_side(tmp_path: Path) -> None:

@@ -213,6 +213,12 @@ class EnvRef:
             words += ["--env-option", f"{key}={value if same else json.dumps(value)}"]
         return words
 
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose code decides what it does: that of its class, and those of what an adapter plays."""
+        found, argument = self.env_class, split_argument(self.name)[1]
+        options = self.options | ({found.ARGUMENT: argument} if argument is not None else {})
+        return (found.__module__, *(found.adapted_modules(**options) if isinstance(found, Adapts) else ()))
+
     def _asked(self, attribute: str) -> Any:
         with self.opened() as env:
             return getattr(env, attribute)

@@ -143,6 +143,16 @@ class GymnasiumEnv(gymnasium.Env):
         self.metadata = {**self.metadata, "render_fps": max(1, round(1 / self._dt))}  # type: ignore[misc]
         self._seen: Any = None
 
+    @staticmethod
+    def adapted_modules(env_id: str = "", **options: Any) -> tuple[str, ...]:
+        """The module of the env's own class or function; none where that is gymnasium's, or there is no such env."""
+        try:
+            creator = find(env_id).entry_point
+        except VlaError:
+            return ()
+        module = creator.partition(":")[0] if isinstance(creator, str) else getattr(creator, "__module__", None)
+        return (module,) if module and module.partition(".")[0] != "gymnasium" else ()
+
     def _actions(self) -> Any:
         """The box of actions. Raises VlaError where actions are something else."""
         space: Any = self._inner.action_space

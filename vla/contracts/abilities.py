@@ -58,6 +58,10 @@ class Adapts(Protocol):
 
     reading: str  # what of their observations it uses, and what not, in a line
 
+    @staticmethod
+    def adapted_modules(**options: Any) -> tuple[str, ...]:
+        """Where the code of the env is that these arguments of the constructor name; its version may be anything."""
+
 
 @runtime_checkable
 class Points(Protocol):

@@ -7,25 +7,25 @@ import json
 from dataclasses import asdict, is_dataclass
 
 from vla.host.provenance import code_sha256, source_sha256
-from vla.registry import load_env
+from vla.registry import EnvRef
 from vla.runner import Actor
 
 
-def identity(env: str, agent: Actor) -> dict[str, str | None]:
+def identity(env: EnvRef, agent: Actor) -> dict[str, str | None]:
     """What ``results.json`` says of the agent (see ``agent_hashes``) and of the code, as hashes.
 
     ``env_code_hash`` is of the env's own code, whatever else a commit changed, None where there is no source;
     ``world_code_hash`` of all code that an agent meets: the env's, the arm's and its control, the renderer's, the
     loop's; ``code_hash`` of all code that episodes come out of: that and the agent's own.
     """
-    module = load_env(env).__module__
+    hashes, modules = agent_hashes(agent), env.modules()
     actors = [type(one).__module__ for one in (agent, getattr(agent, "policy", None)) if one]
-    own = source_sha256(module)
+    own = source_sha256(modules[0])
     return {
-        **agent_hashes(agent),
+        **hashes,
         "env_code_hash": own and own[:16],
-        "world_code_hash": code_sha256(module, "vla.rollout.loop")[:16],
-        "code_hash": code_sha256(module, "vla.rollout.loop", *actors)[:16],
+        "world_code_hash": code_sha256(*modules, "vla.rollout.loop")[:16],
+        "code_hash": code_sha256(*modules, "vla.rollout.loop", *actors)[:16],
     }
 
 

@@ -87,7 +87,7 @@ def require_same(recording: Recording, agent: Actor, env: str | None = None) -> 
         rows.append(("env", data["env"], env))
     else:
         rows += _spec_rows(recording, env)
-    now = identity(data["env"], agent)
+    now = identity(recording.config.env_ref, agent)
     for name in ("agent_hash", "agent_config_hash"):
         if name in data and data[name] != now[name]:
             rows.append((name, f"{data[name]} ({data['agent']})", f"{now[name]} ({agent.name})"))

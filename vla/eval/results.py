@@ -42,7 +42,7 @@ def summarise(
         "format_version": FORMAT_VERSION,
         "env": config.env,
         "agent": agent.name,
-        **identity(config.env, agent),
+        **identity(config.env_ref, agent),
         "data_hash": provenance.get("data"),
         "policy": getattr(agent, "policy_name", type(agent).__name__),
         "recipe": _recipe_name(provenance),

@@ -77,7 +77,7 @@ def _told(rows: Rows) -> str:
 
 
 def _differences(data: dict[str, Any], config: EvalConfig, agent: Actor) -> Rows:
-    hashes = identity(config.env, agent)
+    hashes = identity(config.env_ref, agent)
     names = {
         "agent_hash": "the agent's hash",
         "agent_config_hash": "the hash of its settings",
