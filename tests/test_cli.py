@@ -32,12 +32,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., types.ModuleType]:
 
     def add(run: Callable[..., int], overrides: bool = False) -> types.ModuleType:
         module = types.ModuleType("vla.commands.fake")
-        module.HELP = "a made-up command"
         module.add_arguments = lambda parser: parser.add_argument("--episodes", type=int, default=1)
         module.run = run
         module.ACCEPTS_OVERRIDES = overrides
         monkeypatch.setitem(sys.modules, "vla.commands.fake", module)
-        monkeypatch.setitem(cli.COMMANDS, "fake", module.HELP)
+        monkeypatch.setitem(cli.COMMANDS, "fake", "a made-up command")
         return module
 
     return add
@@ -64,11 +63,9 @@ def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_each_command_teaches_by_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module(f"vla.commands.{name}")
-    assert cli.COMMANDS[name] == module.HELP, "the line in vla/cli.py differs from the command's own"
     assert cli.main([name, "--help"]) == 0
     out = capsys.readouterr().out
-    assert f"usage: vla {name}" in out and "examples:" in out and f"  vla {name}" in out
+    assert f"usage: vla {name}" in out and cli.COMMANDS[name] in out and "examples:" in out and f"  vla {name}" in out
 
 
 def test_only_train_takes_overrides() -> None:

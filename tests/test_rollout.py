@@ -9,7 +9,8 @@ from tests.fake_env import DotEnv
 from vla.contracts import Chunk, SpecMismatchError, VlaError
 from vla.control.timeline import TemporalEnsemble
 from vla.host.parallel import SlotPool, WorkerError
-from vla.rollout.loop import EpisodeRequest, RolloutInterrupted, Timing, noise_seed, run_episodes
+from vla.rollout.loop import EpisodeRequest, RolloutInterrupted, Timing, run_episodes
+from vla.runner import noise_seed
 
 
 class StaleEnv(DotEnv):

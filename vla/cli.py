@@ -191,7 +191,7 @@ def _dispatch(argv: list[str]) -> int:
     module = importlib.import_module(f"vla.commands.{name}")
     parser = _Parser(
         prog=f"vla {name}",
-        description=module.HELP,
+        description=COMMANDS[name],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -190,24 +190,19 @@ def _replay(name: str, path: Path) -> Check:
 
 def video() -> Check:
     """Whether PyAV encodes h264, as datasets and reports need it."""
-    import io
-
     import av
     import numpy as np
 
-    buffer = io.BytesIO()
+    from vla.host.video import Mp4
+
     try:
-        with av.open(buffer, "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=10)
-            stream.width = stream.height = FRAME_PX
-            stream.pix_fmt = "yuv420p"
-            for shade in (0, 128, 255):
-                image = np.full((FRAME_PX, FRAME_PX, 3), shade, np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode())
+        mp4 = Mp4(FRAME_PX, FRAME_PX, 10)
+        for shade in (0, 128, 255):
+            mp4.add(np.full((FRAME_PX, FRAME_PX, 3), shade, np.uint8))
+        size = len(mp4.finish())
     except (av.FFmpegError, ValueError) as error:
         return Check("Video", MISSING, f"PyAV can't encode h264: {error}", "uv sync --reinstall-package av")
-    return Check("Video", OK, f"PyAV {av.__version__} encodes h264 (3 frames, {buffer.tell()} bytes)")
+    return Check("Video", OK, f"PyAV {av.__version__} encodes h264 (3 frames, {size} bytes)")
 
 
 def ros() -> Check:

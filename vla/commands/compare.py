@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-HELP = "compare evaluations, paired on the same episodes"
-
 EPILOG = """\
 examples:
   vla compare runs/eval_tidy_desk runs/eval_mine         is mine better than the one that ships?
@@ -31,7 +29,7 @@ MOST_LISTED = 10  # episodes on the terminal; the page has them all
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options and the examples."""
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder with results.json, or that file")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="folder for the page (runs/compare)"

@@ -7,8 +7,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-HELP = "check this machine: Python, torch, rendering, video, the shipped agents"
-
 EPILOG = """examples:
   vla doctor                       check everything; exit code 0 if `vla eval --env tidy_desk` can run
   vla doctor --frame frame.png     keep the rendered test frame
@@ -21,7 +19,6 @@ _STYLE = {"ok": "green", "warn": "yellow", "missing": "red"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options and the examples."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--frame", type=Path, metavar="FILE", help="write the rendered test frame here (PNG)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from vla.eval.config import EvalConfig
 
-HELP = "measure an agent in a simulated env"
-
 EPILOG = """examples:
   vla eval --env tidy_desk                              the agent that ships, 50 held-out episodes
   vla eval --env tidy_desk --agent runs/mine            your own agent, on the same episodes
@@ -47,7 +45,6 @@ REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out", "device", "overwrite
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options and the examples."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--env", metavar="NAME", help="the env, e.g. tidy_desk, or package.module:Class")
     add(
@@ -137,8 +134,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         check=args.check,
         agent=args.agent,
         device=args.device,
-        env_options=registry.env_options(args.env_option),
         **_perturbations(args),
+        env_options=registry.env_options(args.env_option),
     )
     config.check_env()
     out = args.out or Path("runs") / f"eval_{args.env.replace(':', '_').replace('/', '_')}"
@@ -185,7 +182,8 @@ def _perturbations(args: argparse.Namespace) -> dict[str, Any]:
     from vla.eval.robustness import plan
     from vla.perturb import axes as perturb
 
-    able = perturb.axes_of(registry.load_env(args.env))
+    found = registry.load_env(args.env)
+    able = perturb.axes_of(found)
     wanted = perturb.parse(args.perturb) if args.perturb is not None else {}
     perturb.require(wanted, able, f"env {args.env}")
     if args.suite is None:

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-HELP = "record demonstrations by an env's expert into a LeRobot dataset, or replay them"
-
 EPILOG = """examples:
   vla record --env tidy_desk --episodes 500 --out data/desk
         500 episodes on all CPUs; run it again after a break and it goes on
@@ -39,7 +37,6 @@ SHOWN_ERRORS = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options and the examples."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--env", metavar="NAME", help="the env, by name or as package.module:Class")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the dataset's folder")
     parser.add_argument(

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vla.recipe import Recipe
 
-HELP = "train an agent from a recipe and a recorded dataset"
-
 ACCEPTS_OVERRIDES = True  # what argparse does not know is a setting of the recipe
 
 EPILOG = """\
@@ -42,7 +40,7 @@ at the end, agent/, which `vla eval --agent` takes.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments; overrides of the recipe are left to ``run``'s ``extra``."""
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
     parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe in configs/, or package.module:function")
     parser.add_argument("--data", metavar="DIR", help="the dataset, or owner/name of the hub (default: data.path)")
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")

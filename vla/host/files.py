@@ -35,10 +35,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+class NoFileError(VlaError, OSError):
+    """Where a file should be there is something else."""
+
+
 def regular(path: Path) -> Path:
-    """``path`` itself, if it is a file. Raises OSError for a FIFO, which would be waited for, a folder or a device."""
+    """``path``, if it is a file or nothing. Raises NoFileError for a FIFO, which would be waited for, and the like."""
     if path.exists() and not path.is_file():
-        raise OSError(f"{path.name} should be a file, and is a folder or a device")
+        raise NoFileError(f"{path} should be a file, and is a folder or a device")
     return path
 
 
@@ -61,9 +65,9 @@ def sync_folder(folder: Path) -> None:
 def read_text(path: Path) -> str:
     """A UTF-8 text file, whatever the locale. Raises VlaError, naming it, where it cannot be read."""
     try:
-        if path.exists() and not path.is_file():
-            raise VlaError(f"{path} should be a file, and is a folder or a device")
-        return path.read_text(encoding="utf-8")
+        return regular(path).read_text(encoding="utf-8")
+    except NoFileError:
+        raise
     except FileNotFoundError as error:
         raise VlaError(f"{path} is missing") from error
     except UnicodeDecodeError as error:

@@ -30,21 +30,7 @@ from vla.host.parallel import SlotPool, WorkerDied
 from vla.registry import EnvRef
 from vla.rollout.clock import Clock, Lane
 from vla.rollout.player import EpisodePlayer, EpisodeRequest, EpisodeResult, Turn
-from vla.runner import Actor, Runner, noise_seed, pace
-
-__all__ = [
-    "Actor",
-    "EpisodeRequest",
-    "EpisodeResult",
-    "Lane",
-    "ObservationFilter",
-    "RolloutInterrupted",
-    "Timing",
-    "noise_seed",
-    "run_episodes",
-    "run_lanes",
-]
-
+from vla.runner import Actor, Runner, pace
 
 ALL_RAISED = 5  # episodes at least, and one for each slot: an env that raised in all of them is not asked again
 

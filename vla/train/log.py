@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vla.contracts import VlaError
-from vla.host.files import parse_json, printable, require_keys, write_atomically
+from vla.host.files import parse_json, printable, regular, require_keys, write_atomically
 from vla.host.progress import Progress
 
 
@@ -59,9 +59,7 @@ class TrainLog:
             self._wandb = _start_wandb(out_dir, settings)
 
     def _keep_until(self, step: int) -> None:
-        if self.path.exists() and not self.path.is_file():
-            raise VlaError(f"{self.path} should be a file, and is a folder or a device; move it away")
-        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        lines = regular(self.path).read_bytes().splitlines() if self.path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
                 entry = parse_json(line.decode("utf-8"), "line")

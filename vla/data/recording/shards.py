@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import VlaError
-from vla.host.files import parse_json, require_keys, write_atomically
+from vla.host.files import parse_json, regular, require_keys, write_atomically
 from vla.host.video import Mp4
 
 # Full chroma resolution costs no more bytes than 4:2:0 at the same quality factor and keeps the colours of items
@@ -142,11 +142,9 @@ class Shard:
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        if self.path.exists() and not self.path.is_file():
-            raise VlaError(f"the episode {self.path} should be a file, and is a folder or a device")
         try:
             # np.load of a path leaves its file open where the archive is damaged.
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as data:
+            with regular(self.path).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 yield data
         except (VlaError, MemoryError):
             raise
