@@ -7,7 +7,7 @@ noises are drawn for each encoded observation, since the head is cheap next to t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -37,7 +37,7 @@ class FlowHead(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(tokens, config.dim))
         self.time = nn.Sequential(nn.Linear(config.dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim))
         blocks = nn.ModuleList(ModulatedBlock(config.dim, config.heads) for _ in range(config.depth))
-        self.blocks: Iterable[ModulatedBlock] = blocks  # type: ignore[assignment]
+        self.blocks: Sequence[ModulatedBlock] = blocks  # type: ignore[assignment]
         self.norm = nn.LayerNorm(config.dim)
         self.out = nn.Linear(config.dim, width)
         nn.init.zeros_(self.out.weight)
@@ -55,8 +55,14 @@ class FlowHead(nn.Module):
         return [block.steer(condition) for block in self.blocks]
 
     def remember(self, context: Context) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the contexts, for each block."""
-        return [block.attend_cross.remember(context.tokens) for block in self.blocks]
+        """Keys and values of the contexts, for each block: of the trunk's last layer, or of one each, evenly spread.
+
+        Where a trunk offers ``layers``, the first block reads the first and the last block the last, as pi0's and
+        SmolVLA's experts follow their language model (Black et al., 2024; Shukor et al., 2025).
+        """
+        layers, last = context.extras.get("layers", [context.tokens]), max(len(self.blocks) - 1, 1)
+        reads = [layers[round(i * (len(layers) - 1) / last)] for i in range(len(self.blocks))]
+        return [block.attend_cross.remember(read) for block, read in zip(self.blocks, reads, strict=True)]
 
     def velocity(
         self, x: Tensor, steering: list[Tensor], memory: list[tuple[Tensor, Tensor]], mask: Tensor | None
@@ -98,7 +104,8 @@ class FlowPolicy(Policy):
         """
         context = seen = self.trunk.encode(batch)
         if self.config.insulated:
-            context = replace(seen, tokens=seen.tokens.detach())
+            layers = {"layers": [one.detach() for one in seen.extras.get("layers", [])] or [seen.tokens.detach()]}
+            context = replace(seen, tokens=seen.tokens.detach(), extras=layers)
         draws = self.config.draws
         actions = batch["actions"].repeat_interleave(draws, dim=0)
         valid = batch["valid"].repeat_interleave(draws, dim=0).to(actions)

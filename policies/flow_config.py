@@ -7,7 +7,7 @@ from typing import Annotated
 
 from vla.config import Between, require_ranges
 from vla.contracts import VlaError
-from vla.nn.config import PooledTrunkConfig, TrunkConfig
+from vla.nn.config import LanguageModelTrunkConfig, PooledTrunkConfig, TrunkConfig
 from vla.settings import require_multiple
 
 
@@ -36,7 +36,7 @@ class FlowConfig:
 
     chunk: Annotated[int, Between(1, 1024)] = 16
     execute: Annotated[int, Between(1, 1024)] = 4
-    trunk: TrunkConfig | PooledTrunkConfig = field(default_factory=TrunkConfig)
+    trunk: TrunkConfig | PooledTrunkConfig | LanguageModelTrunkConfig = field(default_factory=TrunkConfig)
     dim: Annotated[int, Between(1, 16_384)] = 192
     depth: Annotated[int, Between(1, 128)] = 4
     heads: Annotated[int, Between(1, 256)] = 4

@@ -239,11 +239,12 @@ def disk() -> Check:
 
 def caches() -> list[Check]:
     """Whether the folders outside of datasets that keep caches can be written: ours, and the hub's downloads."""
+    from vla.paths import cache_dir
+
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    ours = Path(os.environ.get("VLA_CACHE") or base / "vla")
     hub = Path(os.environ.get("HF_HOME") or base / "huggingface")
     lines = []
-    for name, folder, variable in (("Cache", ours, "VLA_CACHE"), ("Hub cache", hub, "HF_HOME")):
+    for name, folder, variable in (("Cache", cache_dir(), "VLA_CACHE"), ("Hub cache", hub, "HF_HOME")):
         folder = folder.expanduser()
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         try:

@@ -7,6 +7,7 @@ In a checkout ``configs/`` and ``assets/`` stand beside ``vla/``; in a wheel the
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,13 @@ def shipped_agent(name: str) -> Path:
         f"no agent ships for '{name}'; shipped: {', '.join(known) or 'none'}. "
         "Train one with `vla train RECIPE` and name it with --agent DIR"
     )
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again: ``$VLA_CACHE``, or ``vla`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    named = os.environ.get("VLA_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(named or Path(base) / "vla").expanduser()
 
 
 def _folder(name: str) -> Path:

