@@ -120,13 +120,13 @@ def test_a_type_brings_its_defaults_and_is_shown_with_the_others() -> None:
     assert dict(settings(recipe))["policy.trunk.type"] == "pooled"
     assert "policy.trunk.slots" not in dict(settings(recipe))
     row = next(line.split(maxsplit=2) for line in describe(recipe).splitlines() if "policy.trunk.type" in line)
-    assert row == ["policy.trunk.type", "pooled", "one of compact, pooled"]
+    assert row == ["policy.trunk.type", "pooled", "one of compact, pooled, language_model"]
 
 
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--policy.trunk.type", "poled"], ["one of compact, pooled", "'poled'", "did you mean pooled?"]),
+        (["--policy.trunk.type", "poled"], ["one of compact, pooled, language_model", "'poled'", "did you mean pooled?"]),
         (["--policy.trunk.type"], ["--policy.trunk.type needs a value, e.g. --policy.trunk.type compact"]),
         (["--policy.trunk", "pooled"], ["--policy.trunk is a section", "type, vision"]),
         (["--policy.trunk.typ=pooled"], ["unknown setting", "did you mean --policy.trunk.type?"]),

@@ -224,7 +224,7 @@ def _check_key(recipe: Recipe, path: list[str]) -> None:
         fields = _open_fields(recipe, node)
         where = "--" + ".".join(path[:depth]) if depth else "the recipe"
         if part not in fields:
-            others = {f.name: tag for tag, kind in kinds.items() for f in dataclasses.fields(kind)}
+            others = {f.name: tag for tag, kind in reversed(kinds.items()) for f in dataclasses.fields(kind)}
             near = difflib.get_close_matches(part, others, n=1, cutoff=0.75)
             guess = f" (--{where[2:]}.type {others[near[0]]} has {near[0]})" if near and near[0] not in fields else ""
             guess = guess or _suggestion(recipe, path)

@@ -142,7 +142,8 @@ def _tiny(layers: int) -> LanguageModel:
     tokenizer.decoder = decoders.ByteLevel()
     config = LlamaConfig(
         vocab_size=len(letters) + 1, hidden_size=32, intermediate_size=64, num_hidden_layers=layers or 2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, eos_token_id=0, bos_token_id=0, initializer_range=0.3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, eos_token_id=0, bos_token_id=0,
+        initializer_range=0.3,
         attn_implementation="sdpa",
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
