@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vla.control.limits import Limits
 from vla.paths import assets_dir
@@ -16,7 +17,7 @@ class ArmSpec:
     Attributes:
         name: for messages.
         mjcf: the arm's MJCF file, whose keyframe ``home`` is the posture that spare joints are drawn to. A relative
-            path counts from ``assets/``. The file may hold more than the arm.
+            path counts from ``assets/``. The file may hold more than the arm. Or the MJCF text itself.
         joints: the arm's hinge joints by name, from the base to the tool.
         tool_site: the site of the tool centre point, which targets are for.
         limits: what the joints and the tool may do.
@@ -32,6 +33,12 @@ class ArmSpec:
     def file(self) -> Path:
         """The MJCF file, absolute."""
         return assets_dir() / self.mjcf
+
+    def spec(self, mujoco: Any) -> Any:
+        """Its MjSpec, made by the module ``mujoco``, whose import is left to who knows which OpenGL is wanted."""
+        if str(self.mjcf).startswith("<"):
+            return mujoco.MjSpec.from_string(str(self.mjcf))
+        return mujoco.MjSpec.from_file(str(self.file))
 
 
 # Franka's data sheet, with velocity and acceleration derated.

@@ -40,7 +40,7 @@ class Controller:
     def __init__(self, arm: ArmSpec) -> None:
         self.arm, self.limits = arm, arm.limits
         self.dt = 1.0 / CONTROL_HZ
-        self._model = mujoco.MjModel.from_xml_path(str(arm.file))
+        self._model = arm.spec(mujoco).compile()
         self._data = mujoco.MjData(self._model)
         try:
             joints = [self._model.joint(name) for name in arm.joints]
@@ -51,7 +51,9 @@ class Controller:
         self._qpos = _span([joint.qposadr[0] for joint in joints])
         self._dofs = _span([joint.dofadr[0] for joint in joints])
         joint_range = np.array([joint.range for joint in joints])
-        self.range = self._low, self._high = joint_range[:, 0], joint_range[:, 1]
+        self._low = np.array(self.limits.position_low or joint_range[:, 0])
+        self._high = np.array(self.limits.position_high or joint_range[:, 1])
+        self.range = self._low, self._high
         self._limiter = JointLimiter(self.limits, self._low, self._high, self.dt)
         self.home = key[self._qpos].copy()
         self._workspace_low = np.array(self.limits.workspace_low)

@@ -27,7 +27,7 @@ class Geometry:
 
     def __init__(self, arm: ArmSpec) -> None:
         limits = arm.limits
-        spec = mujoco.MjSpec.from_file(str(arm.file))
+        spec = arm.spec(mujoco)
         for number, body in enumerate(spec.bodies[1:]):
             body.name = body.name or f"body {number}"
         for geom in spec.geoms:

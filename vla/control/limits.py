@@ -25,6 +25,7 @@ class Limits:
         table: the height above which the arm's links stay, metres, base frame; None where there is nothing below. The
             fingers may go lower: ``workspace_low`` bounds them.
         clearance: metres that links keep from each other and from the table.
+        position_low, position_high: joint range, rad, (N,), in place of the model's; empty for the model's.
     """
 
     velocity: tuple[float, ...]
@@ -38,6 +39,8 @@ class Limits:
     gripper_force: float = math.inf
     table: float | None = None
     clearance: float = 0.005
+    position_low: tuple[float, ...] = ()
+    position_high: tuple[float, ...] = ()
 
 
 class JointLimiter:
