@@ -17,7 +17,14 @@ from vla.eval.folder import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")
-DOCUMENTS = (*READMES, "CONTRIBUTING.md", "docs/architecture.md", "docs/lab_notebook.md", "docs/reliability.md")
+DOCUMENTS = (
+    *READMES,
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/lab_notebook.md",
+    "docs/reliability.md",
+    "docs/robots.md",
+)
 NOT_RUN = {  # they would change the machine, or run this very test
     "pip install uv",
     "apt-get install -y libegl1 libgl1 libgl1-mesa-dri libgles2 libopengl0",
@@ -51,6 +58,8 @@ SMALL = {
     ],
     "eval": ["--episodes", "2", "--items", "2", "--kind", "named", "--workers", "1", "--videos", "1"],
     "compare": [],
+    "deploy": ["--dry-run"],
+    "sim-robot": [],
     "doctor": [],
 }
 
@@ -119,7 +128,7 @@ def test_the_example_with_an_agent_has_five_lines() -> None:
 
 @pytest.mark.parametrize("document", READMES)
 def test_every_command_is_one_that_the_command_line_knows(document: str) -> None:
-    named = re.findall(r"`(?:uv run )?vla ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"))
+    named = re.findall(r"`(?:uv run )?vla ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8"))
     assert set(named) <= set(cli.COMMANDS)
     shown = {shlex.split(command)[3] for command in commands(document) if command not in NOT_RUN}
     assert shown == set(cli.COMMANDS), "each command is shown"

@@ -24,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "train": "train an agent from a recipe and a recorded dataset",
     "eval": "measure an agent in a simulated env",
     "compare": "compare evaluations, paired on the same episodes",
+    "deploy": "let an agent drive a robot: ROS 2, or a simulated one",
+    "sim-robot": "the simulated desk as a robot on ROS 2",
     "doctor": "check this machine: Python, torch, rendering, video, the shipped agents",
 }
 
@@ -188,7 +190,7 @@ def _dispatch(argv: list[str]) -> int:
         _top_parser().refuse([name])
     if name not in COMMANDS:
         _top_parser().error(f"there is no command '{name}'; known: {', '.join(COMMANDS)}{_guess(name, list(COMMANDS))}")
-    module = importlib.import_module(f"vla.commands.{name}")
+    module = importlib.import_module(f"vla.commands.{name.replace('-', '_')}")
     parser = _Parser(
         prog=f"vla {name}",
         description=COMMANDS[name],

@@ -25,7 +25,7 @@ PHYSICS_HZ = 600
 CAMERAS = ("scene", "wrist")
 
 _SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
-_TICKS = round(DT * CONTROL_HZ)
+TICKS = round(DT * CONTROL_HZ)  # of an action
 _OFF_HOME = {"mild": 0.10, "medium": 0.22, "strong": 0.42}  # rad; training starts up to 0.06 off
 _ARM = slice(JOINTS)  # the model's first joints and actuators; the fingers follow
 _FINGERS = slice(JOINTS, JOINTS + 2)
@@ -232,12 +232,19 @@ class Tabletop:
         Raises VlaError too where the physics diverges.
         """
         self.controller.set_target(action, DT)
-        ctrl = self.data.ctrl
-        for _ in range(_TICKS):
-            ctrl[_ARM], gripper = self.controller.tick()
-            ctrl[JOINTS] = FINGER_TRAVEL * gripper
-            mujoco.mj_step(self.model, self.data, nstep=_SUBSTEPS)
-            self.safety.tick()
+        for _ in range(TICKS):
+            self.drive(*self.controller.tick())
+        self.see()
+
+    def drive(self, q: np.ndarray, opening: float) -> None:
+        """One control period: the servos follow joint targets (JOINTS,), rad, the fingers an opening, 0 to 1."""
+        self.data.ctrl[_ARM] = q
+        self.data.ctrl[JOINTS] = FINGER_TRAVEL * opening
+        mujoco.mj_step(self.model, self.data, nstep=_SUBSTEPS)
+        self.safety.tick()
+
+    def see(self) -> None:
+        """Bring poses and cameras up to date after ``drive``. Raises VlaError where the physics has diverged."""
         require_stable(self.data, "tabletop")
         mujoco.mj_kinematics(self.model, self.data)  # poses of this moment, not of one physics step ago
         mujoco.mj_camlight(self.model, self.data)
@@ -256,6 +263,10 @@ class Tabletop:
     def gripper(self) -> float:
         """The measured opening, 0 closed to 1 open."""
         return float(np.clip(self.data.qpos[_FINGERS].sum() / (2 * FINGER_TRAVEL), 0.0, 1.0))
+
+    def measured(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """See ``vla.contracts.abilities.DrivesJoints``."""
+        return self.data.qpos[_ARM].copy(), self.data.qvel[_ARM].copy(), self.gripper
 
     def state(self) -> np.ndarray:
         """The state vector, float32 (S,), in the order of ``STATE``."""

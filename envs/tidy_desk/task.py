@@ -21,7 +21,7 @@ from envs.tabletop import arm
 from envs.tabletop.distractors import add_distractors
 from envs.tabletop.perturb import perturb_model
 from envs.tabletop.safety import LIMITS
-from envs.tabletop.table import DT, Tabletop, camera_specs
+from envs.tabletop.table import DT, TICKS, Tabletop, camera_specs
 from envs.tidy_desk.expert import TidyExpert
 from envs.tidy_desk.goals import KINDS, LANGUAGES, Goal
 from envs.tidy_desk.items import Receptacle, add_item, add_receptacle
@@ -158,7 +158,7 @@ class TidyDesk(gymnasium.Env):
         if any(one.above for one in placed):
             self.tabletop.settle(_FALLEN_FOR)
         self.scene = Scene(self.tabletop, receptacles, placed, asked, self.language, seed)
-        self._steps = self._held_for = 0
+        self._steps = self._ticks = self._held_for = 0
         self.limit = min(EPISODE_STEPS, 120 * sum(asked) + 40)
         info = {
             "instruction": self.instruction,
@@ -205,13 +205,32 @@ class TidyDesk(gymnasium.Env):
         """Carry out one absolute action (10,) for 0.1 s. Raises VlaError, and moves nothing, if it is not finite."""
         if not self.limit:
             raise VlaError("tidy_desk: call reset before the first step")
+        self.tabletop.play(action)
+        return self._judge(float(action[-1]))
+
+    def drive(self, q: np.ndarray, opening: float) -> StepResult | None:
+        """See ``vla.contracts.abilities.DrivesJoints``."""
+        if not self.limit:
+            raise VlaError("tidy_desk: call reset before the first tick")
+        self.tabletop.drive(q, opening)
+        self._ticks += 1
+        if self._ticks % TICKS:
+            return None
+        self.tabletop.see()
+        return self._judge(opening)
+
+    def measured(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """See ``vla.contracts.abilities.DrivesJoints``."""
+        return self.tabletop.measured()
+
+    def _judge(self, opening: float) -> StepResult:
+        """What became of the ``dt`` seconds that have passed, in which the gripper was last told this opening."""
         scene = self.scene
         held = scene.held
-        self.tabletop.play(action)
         self._steps += 1
         scene.look()
         # Out of the grip though the fingers were told to close.
-        slipped = held is not None and scene.held is None and float(action[-1]) < 0.5
+        slipped = held is not None and scene.held is None and opening < 0.5
         self._held_for = self._held_for + 1 if scene.done else 0
         success = self._held_for >= HOLD_STEPS
         terms = self._reward_terms(success)

@@ -11,7 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vla.contracts.env import Env, ReferringExpression
+from vla.contracts.env import Env, ReferringExpression, StepResult
+from vla.contracts.spec import EnvSpec
 
 
 @runtime_checkable
@@ -109,6 +110,27 @@ class Films(Protocol):
 
     def film(self, width: int, height: int) -> np.ndarray:
         """The scene as it is now, uint8 (height, width, 3), drawn quickly: it is asked for at twice a video's size."""
+        ...
+
+
+@runtime_checkable
+class DrivesJoints(Protocol):
+    """An env whose arm can also be driven as a robot's own servos are: by joint targets, 200 a second.
+
+    ``vla.robots.simulated`` makes a robot of it, with a controller, joint states and cameras.
+    """
+
+    env_spec: EnvSpec
+
+    def drive(self, q: np.ndarray, opening: float) -> StepResult | None:
+        """Let the servos follow joint targets (N,), rad, and the gripper an opening (0 to 1) for 1/200 s.
+
+        Returns what ``play`` would, once in every ``dt`` seconds.
+        """
+        ...
+
+    def measured(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Joint positions, rad, and velocities, rad/s, (N,) each, and the gripper's opening, 0 to 1."""
         ...
 
 

@@ -1,0 +1,247 @@
+"""Conducts trials on real ROS 2: starts the simulated robot, lets an agent drive it, breaks things, and takes notes.
+
+    python -m tests.ros_conductor faults OUT.json [FAULT ...]       each fault in the middle of a run of `vla deploy`
+    python -m tests.ros_conductor episodes OUT.json COUNT SPEED     success over episodes, through ROS 2
+
+It is run by an environment's Python that has rclpy (see ``tests.ros_environment``), best in a network namespace: see
+``in_namespace``. The middleware is real; the arm, its controller and the desk are our simulation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LOOPBACK = "ip link set lo up multicast on; ip route add 224.0.0.0/4 dev lo; exec "
+
+# What is done to a run, and whether it must go on all the same.
+BROKEN = {
+    "Ctrl-C": False, "SIGTERM": False, "kill -9 of the policy": False, "kill -9 of the robot's node": False,
+    "gone": False, "rejects": False, "silent joints": False, "frozen stamps": False, "missing joint": False,
+    "shuffled joints": True, "nan joints": False, "no scene": False, "late images": False, "dropped images": True,
+    "clock jump": False, "strict qos": False,
+}  # fmt: skip
+
+
+def in_namespace(command: list[str]) -> tuple[list[str], dict[str, str]]:
+    """A command as it runs in a network namespace of its own, and its environment.
+
+    Where namespaces are not allowed, discovery is kept to this machine, in a domain of its own.
+    """
+    env = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(1 + os.getpid() % 100)}
+    if shutil.which("unshare") and shutil.which("ip"):
+        inside = ["unshare", "--net", "bash", "-c", LOOPBACK + shlex.join(command)]
+        if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode == 0:
+            del env["ROS_AUTOMATIC_DISCOVERY_RANGE"]
+            return inside, env
+    return command, env
+
+
+class Conductor:
+    """The simulated robot, and a node that watches it and breaks it.
+
+    Args:
+        config: the robot's YAML file.
+        more: further arguments of ``vla sim-robot``.
+    """
+
+    def __init__(self, config: str, *more: str) -> None:
+        from sensor_msgs.msg import JointState
+        from std_msgs.msg import String
+
+        from vla.robots.ros2 import Node
+
+        self.config, self.report, self._reported_at = config, dict[str, Any](), 0.0
+        self.speeds: list[tuple[float, float]] = []
+        self._node = Node("conductor")
+        self._node.subscribe(JointState, "/joint_states", self._moved, depth=50)
+        self._node.node.create_subscription(String, "/sim/report", self._reported, 10)
+        self._break = self._node.publisher(String, "/sim/break")
+        self._reset = self._node.publisher(String, "/sim/reset")
+        self._text = String
+        self._before: Any = None
+        self._node.start()
+        self.more = more
+        self.start_robot()
+
+    def start_robot(self) -> None:
+        """Start ``vla sim-robot``, and wait until it reports."""
+        self.report = {}
+        command = [sys.executable, "-m", "vla", "sim-robot", "--ros2", "--config", self.config, *self.more]
+        self.robot = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        self.until(lambda: bool(self.report), 90.0, "the simulated robot reports")
+
+    def _moved(self, message: Any) -> None:
+        """Speeds from positions: a robot that reports none, or too old ones, is seen to move all the same."""
+        now = time.monotonic()
+        if len(message.position) < 7:
+            return
+        q = dict(zip(message.name, message.position, strict=True))
+        if self._before is not None and set(q) == set(self._before[1]) and now - self._before[0] >= 0.02:
+            step = max((abs(q[name] - self._before[1][name]) for name in q if "finger" not in name), default=0.0)
+            self.speeds.append((now, step / (now - self._before[0])))
+            self._before = (now, q)
+        elif self._before is None or set(q) != set(self._before[1]):
+            self._before = (now, q)
+
+    def _reported(self, message: Any) -> None:
+        self.report, self._reported_at = json.loads(message.data), time.monotonic()
+
+    def until(self, so: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait. Raises TimeoutError, saying ``what`` did not happen."""
+        end = time.monotonic() + seconds
+        while not so():
+            if time.monotonic() > end:
+                raise TimeoutError(f"after {seconds:.0f} s it was not so that {what}; report: {self.report}")
+            time.sleep(0.005)
+
+    def break_(self, fault: str) -> None:
+        """Have the robot show a fault; "" mends it."""
+        for _ in range(3):
+            self._break.publish(self._text(data=fault))
+            time.sleep(0.02)
+
+    def begin(self, seed: int, **options: Any) -> None:
+        """Begin an episode."""
+        episode = self.report.get("episode", 0)
+        self._reset.publish(self._text(data=json.dumps({"seed": seed, **options}, ensure_ascii=False)))
+        self.until(lambda: self.report.get("episode", 0) > episode, 30.0, "another episode has begun")
+
+    def rested(self, since: float) -> float:
+        """Seconds from ``since`` until the arm was at rest for good, by what the simulator knows; NaN if it is gone."""
+        if self.robot.poll() is not None:
+            return float("nan")
+        return max(0.0, self._reported_at - self.report["still_s"] - since)
+
+    def close(self) -> None:
+        """End the robot."""
+        self.robot.terminate()
+        self.robot.wait(15)
+        self._node.close()
+
+
+def try_fault(conductor: Conductor, fault: str, out: Path, speed: float = 0.5) -> dict[str, Any]:
+    """One run of ``vla deploy`` in whose middle something breaks; what came of it."""
+    if conductor.robot.poll() is not None:
+        conductor.start_robot()
+    conductor.break_("")
+    conductor.begin(3, instruction="tidy the desk", items=2)
+    folder = out / fault.replace(" ", "_")
+    command = [sys.executable, "-m", "vla", "deploy", "--robot", "ros2", "--config", conductor.config, "--yes"]
+    command += ["--instruction", "tidy the desk", "--speed", str(speed), "--seconds", "25", "--out", str(folder)]
+    log = folder.with_suffix(".log")
+    with open(log, "w", encoding="utf-8") as file:
+        deploy = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    conductor.speeds.clear()
+    moves = threading.Event()
+    try:
+        conductor.until(
+            lambda: sum(speed > 0.1 for _, speed in conductor.speeds[-200:]) > 30 or deploy.poll() is not None,
+            90.0, "the arm moves",
+        )  # fmt: skip
+        moves.set()
+    except TimeoutError:
+        deploy.kill()
+        raise
+    time.sleep(0.3)
+    at = time.monotonic()
+    if fault in ("Ctrl-C", "SIGTERM", "kill -9 of the policy"):
+        deploy.send_signal({"C": signal.SIGINT, "M": signal.SIGTERM}.get(fault[-1], signal.SIGKILL))
+    elif fault == "kill -9 of the robot's node":
+        conductor.robot.kill()
+    elif fault != "strict qos":
+        conductor.break_(fault)
+    goes_on = BROKEN[fault]
+    try:
+        code = deploy.wait(8.0 if goes_on else 40.0)
+    except subprocess.TimeoutExpired:
+        deploy.send_signal(signal.SIGINT)
+        code = deploy.wait(20.0)
+    time.sleep(0.5)
+    told = log.read_text(encoding="utf-8")
+    report = json.loads((folder / "deploy.json").read_text()) if (folder / "deploy.json").exists() else {}
+    return {
+        "fault": fault,
+        "exit": code,
+        "reason": report.get("reason", told.strip().splitlines()[-1] if told.strip() else ""),
+        "seconds": report.get("seconds"),
+        "rest_ms": report.get("rest_ms"),
+        "counts": report.get("counts"),
+        "still_after_s": round(conductor.rested(at), 3),
+        "refused": conductor.report.get("refused"),
+    }
+
+
+def episodes(conductor: Conductor, count: int, speed: float, first: int = 0) -> list[dict[str, Any]]:
+    """Episodes through ROS 2: the shipped agent, one control process each, the task's own time limit."""
+    from vla.agent import load
+    from vla.control.process import ControlProcess, ControlSettings
+    from vla.robots.config import load as load_robot
+    from vla.robots.deploy import Deployment, patience_of
+    from vla.robots.driver import make_ros2_driver
+    from vla.robots.ros2 import Ros2Robot
+
+    config, agent, found = load_robot(conductor.config), load("tidy_desk", "cpu"), []
+    robot = Ros2Robot(config)
+    for seed in range(first, first + count):
+        conductor.begin(seed, language="en" if seed % 2 else "zh")
+        asked = conductor.report["instruction"]
+        patience = patience_of(config, agent.config.chunk * agent.spec.dt / speed)
+        control = ControlProcess(config.arm, partial(make_ros2_driver, config), ControlSettings(patience=patience))
+        # The longest episode of the task, at this speed.
+        run = Deployment(
+            config, robot, control, agent, asked, speed, 40.0 / speed,
+            lambda: bool(conductor.report.get("success")), lambda line: print(line, flush=True), seed=seed,
+        )  # fmt: skip
+        outcome = run.run()
+        one = {"seed": seed, "instruction": asked, **outcome.to_dict(), "simulation": dict(conductor.report)}
+        one["success"] = bool(conductor.report.get("success"))
+        found.append(one)
+        print(f"seed {seed}: {'success' if one['success'] else 'FAILED'} {outcome.reason}", flush=True)
+    robot.close()
+    return found
+
+
+def main(what: str, out: str, *rest: str) -> None:
+    """See the module."""
+    config = os.environ.get("VLA_TRIAL_ROBOT", "panda")
+    file = Path(out).resolve()
+    if what == "episodes":
+        conductor = Conductor(config)
+        try:
+            count, speed = int(rest[0]), float(rest[1])
+            first = int(rest[2]) if len(rest) > 2 else 0
+            file.write_text(json.dumps(episodes(conductor, count, speed, first), indent=1, ensure_ascii=False))
+        finally:
+            conductor.close()
+        return
+    results = []
+    wanted = list(rest) or list(BROKEN)
+    for strict in (False, True):
+        some = [fault for fault in wanted if (fault == "strict qos") is strict]
+        if not some:
+            continue
+        conductor = Conductor(config, *(["--strict-qos"] if strict else []))
+        try:
+            for fault in some:
+                results.append(try_fault(conductor, fault, file.parent))
+                print(json.dumps(results[-1], ensure_ascii=False), flush=True)
+                file.write_text(json.dumps(results, indent=1, ensure_ascii=False))
+        finally:
+            conductor.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

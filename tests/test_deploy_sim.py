@@ -1,0 +1,182 @@
+"""`vla deploy --robot sim`: the whole way without middleware, and every way out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.test_robot_config import PANDA_YAML
+from vla.cli import main
+from vla.contracts.abilities import DrivesJoints
+from vla.registry import make_env
+from vla.robots.config import RobotConfig, load
+from vla.robots.sim import Episode, SimProcess
+
+ROOT = Path(__file__).resolve().parent.parent
+STILL = 0.03  # rad/s
+
+
+def patient_robot(folder: Path) -> Path:
+    """The Panda with more patience: tests share their cores with others, and a process may wait for a second."""
+    file = folder / "panda.yaml"
+    text = PANDA_YAML.replace("max_age_s: 0.1", "max_age_s: 1.0").replace(
+        "rate_hz: 15\n", "rate_hz: 15\n    max_age_s: 2.0\n"
+    )
+    file.write_text(text)
+    return file
+
+
+def test_driving_the_joints_is_playing_the_action() -> None:
+    played, driven = make_env("tidy_desk"), make_env("tidy_desk")
+    assert isinstance(driven, DrivesJoints)
+    for env in (played, driven):
+        env.reset(seed=5)
+    action = played.observe().state[:10].astype(float) + [0.03, 0.02, -0.05, 0, 0, 0, 0, 0, 0, -0.5]
+    controller = driven.tabletop.controller  # type: ignore[attr-defined]
+    for _ in range(3):
+        result = played.play(action)
+        controller.set_target(action, 0.1)
+        ends = [driven.drive(*controller.tick()) for _ in range(20)]
+        assert ends[:-1] == [None] * 19 and ends[-1] == result
+    np.testing.assert_array_equal(played.observe().state, driven.observe().state)
+    for env in (played, driven):
+        env.close()
+
+
+def deploy(folder: Path, *words: str) -> list[str]:
+    robot = str(patient_robot(folder))
+    return ["deploy", "--robot", "sim", "--config", robot, "--out", str(folder), "--device", "cpu", *words]
+
+
+def test_dry_run_looks_and_moves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*deploy(tmp_path, "--instruction", "tidy the desk", "--dry-run", "--trace", f"{tmp_path}/t.npz")]) == 0
+    told = capsys.readouterr().out
+    for what in ("golden trace", "joints", "camera scene", "camera wrist", "clocks", "joint range", "first chunk"):
+        assert f"  {what}: " in told.replace("ok", "").replace("warn", "") or what in told
+    assert "fail" not in told and "nothing was moved" in told
+    assert (tmp_path / "preflight.png").stat().st_size > 20_000
+    moved = np.load(tmp_path / "t.npz")["q"]
+    assert np.abs(moved - moved[0]).max() < 1e-3
+    assert not (tmp_path / "deploy.json").exists()
+
+
+def test_nobody_confirms_so_nothing_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(os.devnull) as nobody:
+        before, sys.stdin = sys.stdin, nobody
+        try:
+            assert main(deploy(tmp_path, "--instruction", "tidy the desk")) == 2
+        finally:
+            sys.stdin = before
+    assert "add --yes" in capsys.readouterr().err
+
+
+def test_agent_for_another_robot_is_refused_with_both_specs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", "--robot", "sim", "--config", "ur5e", "--yes"]) == 2
+    error = capsys.readouterr().err
+    assert "agent tidy_desk: ee_x [m]" in error and "robot ur5e" in error and "do not fit" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--speed", "3"], "--speed must be from 0.05 to 1"),
+        (["--instruction", " "], "--instruction is empty"),
+        (["--config", "pandda"], "did you mean panda?"),
+        (["--instruction", "fold the towel"], "does not understand 'fold the towel'"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    words: list[str], wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["deploy", "--robot", "sim", "--out", str(tmp_path), "--yes", *words]) == 2
+    error = capsys.readouterr().err
+    assert wanted in error and error.count("\n") == 1
+
+
+def run_until_it_moves(folder: Path, trace: Path) -> subprocess.Popen[bytes]:
+    """`vla deploy` in a process of its own, a second after it began to move."""
+    words = deploy(
+        folder, "--instruction", "tidy the desk", "--items", "2", "--yes", "--seconds", "60", "--trace", str(trace)
+    )
+    log = open(folder / "log", "wb")  # noqa: SIM115
+    run = subprocess.Popen([sys.executable, "-m", "vla", *words], cwd=ROOT, stdout=log, stderr=log)
+    end = time.monotonic() + 150
+    while b"moving at" not in (folder / "log").read_bytes():
+        assert run.poll() is None and time.monotonic() < end, (folder / "log").read_text()
+        time.sleep(0.05)
+    time.sleep(2.5)
+    return run
+
+
+@pytest.mark.parametrize("way_out", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_every_way_out_ends_at_rest(way_out: signal.Signals, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.npz"
+    run = run_until_it_moves(tmp_path, trace)
+    at = time.monotonic()
+    run.send_signal(way_out)
+    code = run.wait(60)
+    assert code == (-9 if way_out == signal.SIGKILL else 128 + way_out)
+    end = time.monotonic() + 30
+    while not trace.exists():  # a robot whose master was killed lives on for a second, and writes this then
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(0.5)
+    moved = np.load(trace)
+    speed, since = np.abs(moved["velocity"]).max(axis=1), moved["time"] - at
+    assert speed[since < 0].max() > 0.05, "it never moved"
+    assert (since > 0.5).any() and speed[-1] < STILL
+    # 200 ms is the aim, and 100 ms usual; a machine that is shared may keep the other process waiting.
+    assert since[speed > STILL].max() < 0.6
+    if way_out != signal.SIGKILL:
+        report = json.loads((tmp_path / "deploy.json").read_text())
+        assert report["reason"] == f"{way_out.name} came" and not report["fault"]
+
+
+def broken(config: RobotConfig, fault: str, folder: Path) -> dict:
+    """What becomes of a deployment in whose middle the simulated robot breaks."""
+    from vla.agent import load as load_agent
+    from vla.control.process import ControlProcess
+    from vla.robots.deploy import Deployment
+    from vla.robots.driver import make_driver
+
+    process = SimProcess(config, Episode("tidy_desk", 3, (("instruction", "tidy the desk"), ("items", 2))))
+    try:
+        control = ControlProcess(config.arm, partial(make_driver, process.make_robot()))
+        agent = load_agent("tidy_desk", "cpu")
+        begun = time.monotonic()
+
+        def breaks() -> bool:
+            if time.monotonic() > begun + 4.0:
+                process.break_(fault)
+            return False
+
+        run = Deployment(
+            config, process.robot(), control, agent, "tidy the desk", seconds=40.0, done=breaks, say=lambda _: None
+        )
+        begun = time.monotonic()
+        return run.run().to_dict()
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("silent joints", "/joint_states has told nothing new"),
+        ("nan joints", "joints were measured as no numbers"),
+        ("no scene", "camera 'scene' has sent nothing new"),
+        ("rejects", "its controller does not follow"),
+    ],
+)
+def test_broken_robot_ends_in_rest_and_a_named_reason(fault: str, reason: str, tmp_path: Path) -> None:
+    outcome = broken(load(patient_robot(tmp_path)), fault, tmp_path)
+    assert outcome["fault"] and reason in outcome["reason"]
