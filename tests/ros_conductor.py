@@ -216,6 +216,7 @@ def episodes(conductor: Conductor, count: int, speed: float, first: int = 0) -> 
 
 def main(what: str, out: str, *rest: str) -> None:
     """See the module."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by whatever runs in a shell's background
     config = os.environ.get("VLA_TRIAL_ROBOT", "panda")
     file = Path(out).resolve()
     if what == "episodes":

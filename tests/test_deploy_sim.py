@@ -17,7 +17,9 @@ import pytest
 from tests.test_robot_config import PANDA_YAML
 from vla.cli import main
 from vla.contracts.abilities import DrivesJoints
+from vla.data.open import open_dataset
 from vla.registry import make_env
+from vla.robots.bag import look
 from vla.robots.config import RobotConfig, load
 from vla.robots.sim import Episode, SimProcess
 
@@ -67,6 +69,22 @@ def test_dry_run_looks_and_moves_nothing(tmp_path: Path, capsys: pytest.CaptureF
     moved = np.load(tmp_path / "t.npz")["q"]
     assert np.abs(moved - moved[0]).max() < 1e-3
     assert not (tmp_path / "deploy.json").exists()
+
+
+def test_run_is_recorded_and_made_a_dataset(tmp_path: Path) -> None:
+    bag, data = tmp_path / "bag", tmp_path / "data"
+    words = ["--instruction", "tidy the desk", "--items", "2", "--yes", "--seconds", "5", "--seed", "3"]
+    assert main([*deploy(tmp_path, *words), "--record", str(bag), "--dataset", str(data)]) == 0
+    counts = {topic.name: topic.count for topic in look(bag).topics}
+    assert counts["/joint_states"] > 50 and counts["/vla/command"] > 50 and counts["/vla/events"] >= 2
+    assert counts["/scene/image_raw/compressed"] > 10
+    recorded = open_dataset(data)
+    columns, _ = recorded.columns()
+    steps = recorded.episodes[0]["steps"]
+    assert steps > 20 and len(columns["state"]) == steps
+    # What was told is near what the arm then did, and it did move.
+    assert np.abs(columns["action"][:-1, :3] - columns["state"][1:, :3]).max() < 0.03
+    assert np.ptp(columns["state"][:, :3], axis=0).max() > 0.02
 
 
 def test_nobody_confirms_so_nothing_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

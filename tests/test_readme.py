@@ -58,7 +58,8 @@ SMALL = {
     ],
     "eval": ["--episodes", "2", "--items", "2", "--kind", "named", "--workers", "1", "--videos", "1"],
     "compare": [],
-    "deploy": ["--dry-run"],
+    "deploy": ["--seconds", "5"],
+    "bag": [],
     "sim-robot": [],
     "doctor": [],
 }
@@ -99,7 +100,7 @@ def shrunken(command: str) -> list[str]:
             "eval": ["--episodes", "1", "--seed", "0", "--workers", "1", "--videos", "0"],
         }
         small = ["--env", "metaworld:reach-v3", *own[name]]
-    if "--instruction" in words:  # the sentence decides the kind
+    if "--kind" in small and "--instruction" in words:  # the sentence decides the kind
         at = small.index("--kind")
         del small[at : at + 2]
     return words[3:] + small

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "eval": "measure an agent in a simulated env",
     "compare": "compare evaluations, paired on the same episodes",
     "deploy": "let an agent drive a robot: ROS 2, or a simulated one",
+    "bag": "what a ROS bag holds, and a dataset made of bags",
     "sim-robot": "the simulated desk as a robot on ROS 2",
     "doctor": "check this machine: Python, torch, rendering, video, the shipped agents",
 }

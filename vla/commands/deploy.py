@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the agent's noise, and of the simulated desk (default: 0)"
     )
     parser.add_argument("--env", default="tidy_desk", help="with --robot sim: what it stands at (default: tidy_desk)")
+    parser.add_argument(
+        "--record", type=Path, metavar="BAG", help="write a rosbag2 in MCAP: a folder that is not there"
+    )
+    parser.add_argument("--dataset", type=Path, metavar="DIR", help="make a LeRobot dataset of it; needs --record")
     parser.add_argument("--items", type=int, help="with --robot sim: how many things lie there")
     parser.add_argument("--trace", type=Path, help="with --robot sim: write how it moved (npz)")
     parser.add_argument("--device", help="where the agent runs: cpu, cuda")
@@ -49,6 +55,14 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     if not 0.05 <= args.speed <= 1.0:
         raise VlaError(f"--speed must be from 0.05 to 1, and is {args.speed}")
+    if args.dataset and not args.record:
+        raise VlaError("--dataset makes a dataset of the recording: name one with --record BAG")
+    if args.record:
+        from vla.robots.recorder import import_rosbags
+
+        import_rosbags()
+        if args.record.exists():
+            raise VlaError(f"--record {args.record} is there already; name another, or delete it")
     if not args.instruction.strip():
         raise VlaError("--instruction is empty: say what the robot is to do")
     config = load(args.config)
@@ -117,11 +131,25 @@ def _deploy(
     chunk_s = (agent.config.chunk if hasattr(agent.config, "chunk") else 16) * agent.spec.dt / args.speed
     control = ControlProcess(config.arm, make_driver, ControlSettings(patience=patience_of(config, chunk_s)))
     done = (lambda: bool(process.report().get("success"))) if process else (lambda: False)
-    run_ = Deployment(
-        config, robot, control, agent, args.instruction, args.speed, args.seconds, done, _say, seed=args.seed
-    )
     print(f"moving at {args.speed:g} times the speed of the demonstrations; Ctrl-C brings the arm to rest", flush=True)
-    outcome = run_.run()
+    with ExitStack() as stack:
+        say: Callable[[str], None] = _say
+        if args.record:
+            from vla.robots.recorder import BagRecorder
+
+            stack.enter_context(control)
+            bag = stack.enter_context(BagRecorder(args.record, config, robot, control, args.instruction))
+
+            def say(line: str) -> None:
+                _say(line)
+                bag.event(line)
+
+        drive = Deployment(
+            config, robot, control, agent, args.instruction, args.speed, args.seconds, done, say, seed=args.seed
+        )
+        outcome = drive.run()
+        if args.record:
+            bag.event(f"ended: {outcome.reason}")
     report = {"robot": config.name, "agent": agent.name, "instruction": args.instruction, **outcome.to_dict()}
     report["control"] = control.granted
     if process:
@@ -132,6 +160,13 @@ def _deploy(
     print(
         f"{outcome.decisions} chunks, {outcome.infer_ms[0]:.0f} ms from picture to chunk; report: {out / 'deploy.json'}"
     )
+    if args.record:
+        print(bag.failed or f"recorded: {args.record}")
+    if args.dataset:
+        from vla.robots.bag import import_bags
+
+        steps = sum(count for _, count in import_bags([args.record], config, args.instruction, args.dataset))
+        print(f"a dataset of {steps} steps: {args.dataset}")
     if outcome.signal:
         return 128 + outcome.signal
     return 1 if outcome.fault else 0

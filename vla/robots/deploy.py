@@ -250,7 +250,11 @@ class Deployment:
         return ""
 
     def _in_detail(self, reason: Reason) -> str:
-        text = reason.text
+        text, waited = reason.text, time.monotonic() + 0.5
+        while reason in (Reason.ROBOT_FAULT, Reason.ESTOP) and time.monotonic() < waited:  # we hear of it as well
+            if why := self._robot.problem() or self._robot.estop():
+                return why
+            time.sleep(_POLL_S)
         state = self._control.state()
         if reason is Reason.TRACKING and state is not None:
             behind = np.abs(state.q - state.command)

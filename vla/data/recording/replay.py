@@ -32,7 +32,7 @@ def replay(folder: Path, episodes: int | None = None, env_name: str | None = Non
         SpecMismatchError: if the env is not as it was. VlaError: if the dataset is damaged or another's.
     """
     recorded = open_dataset(folder)
-    if "env" not in recorded.facts:
+    if not recorded.facts.get("env"):  # another's, or one of a robot's bags
         raise VlaError(f"{folder} was not recorded by vla record, so there are no seeds to replay it from")
     columns, _ = recorded.columns()
     bounds = np.searchsorted(columns["episode"], np.arange(len(recorded.episodes) + 1))
