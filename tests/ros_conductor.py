@@ -4,7 +4,8 @@
     python -m tests.ros_conductor episodes OUT.json COUNT SPEED     success over episodes, through ROS 2
 
 It is run by an environment's Python that has rclpy (see ``tests.ros_environment``), best in a network namespace: see
-``in_namespace``. The middleware is real; the arm, its controller and the desk are our simulation.
+``in_namespace``. VLA_TRIAL_ROBOT names the robot's file, VLA_ROBOT_PYTHON another distribution's Python for its node.
+The middleware is real; the arm, its controller and the desk are our simulation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+HOOK = ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH")  # set by the start-up hook of the unofficial wheels
 LOOPBACK = "ip link set lo up multicast on; ip route add 224.0.0.0/4 dev lo; exec "
 
 # What is done to a run, and whether it must go on all the same.
@@ -79,8 +81,11 @@ class Conductor:
     def start_robot(self) -> None:
         """Start ``vla sim-robot``, and wait until it reports."""
         self.report = {}
-        command = [sys.executable, "-m", "vla", "sim-robot", "--ros2", "--config", self.config, *self.more]
-        self.robot = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        # Another distribution's Python may play the robot: what its wheels' hook has set is not for it.
+        python = os.environ.get("VLA_ROBOT_PYTHON", sys.executable)
+        env = {k: v for k, v in os.environ.items() if python == sys.executable or k not in HOOK}
+        command = [python, "-m", "vla", "sim-robot", "--ros2", "--config", self.config, *self.more]
+        self.robot = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
         self.until(lambda: bool(self.report), 90.0, "the simulated robot reports")
 
     def _moved(self, message: Any) -> None:

@@ -12,39 +12,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.ros_conductor import BROKEN, ROOT, in_namespace
+from tests.ros_conductor import BROKEN, HOOK, ROOT, in_namespace
 from tests.ros_environment import environment
 from tests.test_deploy_sim import patient_robot
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="session", params=["jazzy"])
-def ros_python(request: pytest.FixtureRequest) -> str:
-    """A Python with rclpy. `.ci/run` makes the environment, and fails if it can't; elsewhere tests do without."""
+def ros_python(distro: str) -> str:
+    """A Python with rclpy. `.ci/run` makes the environments, and fails if it can't; elsewhere tests do without."""
     try:
-        return str(environment(request.param))
+        return str(environment(distro))
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"ROS 2 can't be installed here: {error}")
 
 
-def conduct(python: str, folder: Path, *words: str) -> list[dict]:
-    """What the conductor notes down. A failure shows all that its processes said."""
+def conduct(robot: str, folder: Path, *words: str) -> list[dict]:
+    """What the conductor, on Jazzy, notes down of a robot on ``robot``. A failure shows all that its processes said."""
     out = folder / "notes.json"
-    command, env = in_namespace([python, "-m", "tests.ros_conductor", words[0], str(out), *words[1:]])
-    # The hook of the wheels starts Python anew where this is not set; it must not be told that it has.
-    env = {k: v for k, v in env.items() if k not in ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH")}
+    command, env = in_namespace([ros_python("jazzy"), "-m", "tests.ros_conductor", words[0], str(out), *words[1:]])
+    env = {k: v for k, v in env.items() if k not in HOOK}  # or the hook would not start Python anew
     env |= {"VLA_TRIAL_ROBOT": str(patient_robot(folder)), "OMP_NUM_THREADS": "1"}
+    if robot != "jazzy":
+        env["VLA_ROBOT_PYTHON"] = ros_python(robot)
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=550)
     logs = "\n".join(f"{file}:\n{file.read_text()}" for file in folder.glob("*.log"))
     assert run.returncode == 0, f"{run.stdout}\n{run.stderr}\n{logs}"
     return json.loads(out.read_text())
 
 
-def test_shipped_agent_tidies_the_desk_through_ros2(ros_python: str, tmp_path: Path) -> None:
-    episodes = conduct(ros_python, tmp_path, "episodes", "2", "0.5")
+@pytest.mark.parametrize("robot", ["jazzy", "kilted"])
+def test_shipped_agent_tidies_the_desk_through_ros2(robot: str, tmp_path: Path) -> None:
+    episodes = conduct(robot, tmp_path, "episodes", "2", "0.5")
     told = [{k: one[k] for k in ("instruction", "reason", "success", "seconds")} for one in episodes]
     assert sum(one["success"] for one in episodes) >= 1, told
     for one in episodes:
@@ -52,27 +53,25 @@ def test_shipped_agent_tidies_the_desk_through_ros2(ros_python: str, tmp_path: P
         assert one["ticks"] / (one["seconds"] + 1e-9) > 150  # 200 a second, on a machine that is shared
 
 
+# `python -m tests.ros_conductor faults OUT.json` tries all of them, which takes minutes: docs/robots.md has what came.
 REASONS = {
     "SIGTERM": "SIGTERM came",
     "kill -9 of the policy": "",
     "gone": "nobody listens on /panda_arm_controller/joint_trajectory any more",
     "clock jump": "the clock of",
-    "nan joints": "was reported as nan",
     "no scene": "camera 'scene' has sent nothing",
     "shuffled joints": "SIGINT came",
-    "strict qos": "asks for durability transient_local",
 }
 
 
-def test_every_fault_ends_in_rest_and_a_named_reason(ros_python: str, tmp_path: Path) -> None:
+def test_every_fault_ends_in_rest_and_a_named_reason(tmp_path: Path) -> None:
     assert set(REASONS) <= set(BROKEN)
-    for one in conduct(ros_python, tmp_path, "faults", *REASONS):
+    for one in conduct("jazzy", tmp_path, "faults", *REASONS):
         fault = one["fault"]
         assert REASONS[fault] in one["reason"], one
-        assert one["still_after_s"] < (12.0 if BROKEN[fault] else 3.0), one
-        assert one["exit"] == {
-            "SIGTERM": 143,
-            "kill -9 of the policy": -9,
-            "shuffled joints": 130,
-            "strict qos": 2,
-        }.get(fault, 1), one
+        if BROKEN[fault]:
+            assert one["still_after_s"] > 1.0, one  # it went on
+        else:
+            assert one["still_after_s"] < 3.0, one  # 0.1 to 0.6 s where the machine is free; docs/robots.md
+        codes = {"SIGTERM": 143, "kill -9 of the policy": -9, "shuffled joints": 130}
+        assert one["exit"] == codes.get(fault, 1), one
