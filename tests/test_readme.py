@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lerobot_data import make_dataset
+from tests.test_deploy_sim import patient_robot
 from vla import cli, registry
 from vla.eval.folder import read_results
 
@@ -58,7 +59,7 @@ SMALL = {
     ],
     "eval": ["--episodes", "2", "--items", "2", "--kind", "named", "--workers", "1", "--videos", "1"],
     "compare": [],
-    "deploy": ["--seconds", "5"],
+    "deploy": ["--seconds", "5", "--config", "panda.yaml"],  # one that bears with a shared machine
     "bag": [],
     "sim-robot": [],
     "doctor": [],
@@ -152,6 +153,7 @@ if __name__ == "__main__":
 @pytest.mark.filterwarnings("ignore")  # LeRobot's own imports warn
 def test_every_command_runs(tmp_path: Path) -> None:
     (tmp_path / "driver.py").write_text(DRIVER)
+    patient_robot(tmp_path)
     make_dataset(tmp_path / "home" / "lerobot" / "pusht", size=96, state=("motor_0", "motor_1"), camera="image")
     lines = [shrunken(command) for command in commands("README.md") if command not in NOT_RUN]
     for package in ("gym_pusht", "metaworld"):
