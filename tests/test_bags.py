@@ -17,6 +17,7 @@ from vla.data.open import open_dataset
 from vla.robots.bag import look, read_episode
 from vla.robots.config import load
 from vla.robots.recorder import COMMAND
+from vla.robots.replay import ReplayRobot
 from vla.robots.state import Kinematics
 
 PANDA = load("panda")
@@ -158,3 +159,22 @@ def test_what_is_no_bag_is_told_in_a_line(tmp_path: Path, capsys: pytest.Capture
         assert main(["bag", "info", str(tmp_path / name)]) == 2
         error = capsys.readouterr().err
         assert name in error and error.count("\n") == 1
+
+
+def test_recording_stands_in_for_its_robot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag, out = write_bag(tmp_path / "one", "mcap"), tmp_path / "data"
+    words = ["--instruction", "tidy the desk", "--out", str(out), "--format", "images"]
+    assert main(["bag", "import", str(bag), *words]) == 0
+    robot = ReplayRobot(PANDA, out)
+    joints = robot.joints()
+    assert joints is not None and robot.instruction == "tidy the desk"
+    np.testing.assert_allclose(joints.q, joints_at(0.0)[:7], atol=1e-6)
+    np.testing.assert_array_equal(robot.pictures()["wrist"].image, picture_at(0.0, "wrist"))
+    words = ["deploy", "--robot", "replay", "--data", str(out), "--out", str(tmp_path / "look"), "--device", "cpu"]
+    code = main(words)  # the arm of these bags stands where it may; its pictures are plain
+    told = capsys.readouterr()
+    assert code == 0 and "nothing was moved" in told.out and "first chunk" in told.out, told
+    assert main([*words, "--episode", "7"]) == 2
+    assert "has no episode 7: it has 1" in capsys.readouterr().err
+    assert main(["deploy", "--robot", "replay"]) == 2
+    assert "--data DIR" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from typing import Any
 EPILOG = """examples:
   vla deploy --robot sim --instruction "tidy the desk" --yes            the shipped agent on a simulated Panda
   vla deploy --robot ros2 --config configs/robots/panda.yaml --dry-run  look at agent and robot; move nothing
+  vla deploy --robot replay --data data/cup --config my_arm.yaml        the same look, at a recording of the robot
   vla deploy --robot ros2 --config my_arm.yaml --agent runs/mine --instruction "put the cup on the tray"
   vla deploy --robot ros2 --config panda --instruction "tidy the desk" --speed 1 --record out.mcap
 
@@ -24,7 +25,9 @@ Ctrl-C brings the arm to rest. Keep a hand on the emergency stop in hardware: no
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options and the examples."""
     parser.epilog = EPILOG
-    parser.add_argument("--robot", choices=("sim", "ros2"), default="sim", help="how it is reached (default: sim)")
+    parser.add_argument(
+        "--robot", choices=("sim", "ros2", "replay"), default="sim", help="how it is reached (default: sim)"
+    )
     parser.add_argument(
         "--config", default="panda", metavar="YAML", help="the robot: a file, or a name (default: panda)"
     )
@@ -45,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", type=Path, metavar="DIR", help="make a LeRobot dataset of it; needs --record")
     parser.add_argument("--items", type=int, help="with --robot sim: how many things lie there")
     parser.add_argument("--trace", type=Path, help="with --robot sim: write how it moved (npz)")
+    parser.add_argument("--data", type=Path, help="with --robot replay: the dataset")
+    parser.add_argument("--episode", type=int, default=0, help="with --robot replay: which of it (default: 0)")
     parser.add_argument("--device", help="where the agent runs: cpu, cuda")
 
 
@@ -55,6 +60,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     if not 0.05 <= args.speed <= 1.0:
         raise VlaError(f"--speed must be from 0.05 to 1, and is {args.speed}")
+    if args.robot == "replay" and args.data is None:
+        raise VlaError("--robot replay plays a dataset: name it with --data DIR")
     if args.dataset and not args.record:
         raise VlaError("--dataset makes a dataset of the recording: name one with --record BAG")
     if args.record:
@@ -91,6 +98,11 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             return _deploy(args, config, agent, process.robot(), make, out, process)
         finally:
             process.close()
+    if args.robot == "replay":
+        from vla.robots.replay import ReplayRobot
+
+        args.dry_run = True  # there is nothing to move
+        return _deploy(args, config, agent, ReplayRobot(config, args.data, args.episode), None, out, None)
     from functools import partial
 
     from vla.robots.driver import make_ros2_driver
