@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from policies.flow_config import FlowConfig
 from vla.contracts import EnvSpec, VlaError
-from vla.nn.context import Context
+from vla.nn.context import Context, look
 from vla.nn.flow import integrate, interpolate, midpoint_times, sample_times
-from vla.nn.policy import Policy, Sampled, standard_normal
+from vla.nn.head import taught
+from vla.nn.policy import Policy, Sampled, parameter_groups, standard_normal
 from vla.nn.transformer import ModulatedBlock, time_embedding
 from vla.nn.trunk import make_trunk
 
@@ -102,7 +103,7 @@ class FlowPolicy(Policy):
                 known, ``points.{camera}`` and ``stills`` (see ``Trunk.grounding_losses``). Not changed. Random draws
                 come from torch's global generator.
         """
-        context = seen = self.trunk.encode(batch)
+        context = seen = look(self.trunk, batch)
         if self.config.insulated:
             layers = {"layers": [one.detach() for one in seen.extras.get("layers", [])] or [seen.tokens.detach()]}
             context = replace(seen, tokens=seen.tokens.detach(), extras=layers)
@@ -115,16 +116,8 @@ class FlowPolicy(Policy):
         error = (self.head(x, t, context) - velocity).square().mean(dim=-1)
         samples = len(batch["actions"])
         loss = (error * valid).view(samples, -1).sum(dim=1) * (samples / valid.sum().clamp(min=1.0))
-        parts, weight = {"flow": loss.detach().mean()}, self.config.pointing_weight
-        losses, scores = self.trunk.losses(seen, batch) if weight > 0.0 else {}, dict[str, Tensor]()
-        weights = {"grounding": weight, "yaw": self.config.yaw_weight, "offset": self.config.offset_weight}
-        if "stills" in batch and any(weights.values()):
-            taught, scores = self.trunk.grounding_losses(batch["stills"])
-            losses |= taught
-        for name, value in losses.items():
-            if weights.get(name, weight) > 0.0:
-                loss = loss + weights.get(name, weight) * value
-        return loss, parts | {name: value.detach() for name, value in losses.items()} | scores
+        more, parts = taught(self.trunk, seen, batch, self.config)
+        return loss + more, {"flow": loss.detach().mean(), **parts}
 
     @torch.no_grad()
     def sample(self, batch: dict, generators: Sequence[torch.Generator]) -> Sampled:
@@ -148,12 +141,7 @@ class FlowPolicy(Policy):
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Matrices and kernels decay; biases, norms, embeddings and tokens do not."""
-        decayed: list[nn.Parameter] = []
-        free: list[nn.Parameter] = []
-        for name, parameter in self.named_parameters():
-            embedding = "grams" in name or "position" in name or "slots" in name
-            (free if parameter.dim() < 2 or embedding else decayed).append(parameter)
-        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+        return parameter_groups(self, weight_decay, ("grams", "position", "slots"))
 
 
 POLICY = FlowPolicy

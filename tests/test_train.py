@@ -202,7 +202,7 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     if recipe.data.stills:
         words += ["--data.stills=8", "--data.stills_batch=2"]
     if recipe.init:  # the agent and the corrections are yet to be made
-        words += ["--init=", "--init_share=0", "--data.corrections="]
+        words += ["--init=", "--init_share=0", "--trunk_from=", "--data.corrections="]
     recipe = with_overrides(recipe, words)
     whole, stop = tmp_path / "whole", StopAt(1)
     both = StopAt()
@@ -237,7 +237,7 @@ def test_every_real_network_resumes_bit_for_bit(
     data = fake_dataset(tmp_path / "data", load("tidy_desk", "cpu").spec, monkeypatch)
     words = ["--optim.steps=2", "--optim.batch_size=2", "--optim.checkpoint_every=1", "--validate.every=-1"]
     words += ["--data.stills=0", "--data.holdout=0", "--data.paraphrase=", "--optim.warmup_steps=0"]
-    words += ["--init=", "--init_share=0", "--data.corrections="]
+    words += ["--init=", "--init_share=0", "--trunk_from=", "--data.corrections="]
     recipe = with_overrides(recipe, words)
     train(recipe, data, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")

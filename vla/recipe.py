@@ -38,6 +38,7 @@ class DataConfig:
         stills_randomize: axes of ``vla.perturb`` that vary from scene to scene, as ``vla record --randomize`` does.
         corrections: folders of further datasets, mostly recorded with ``vla record --agent``; empty for none.
         corrections_share: the share of each batch that comes from them, each of them in proportion to its size.
+        context_sentences: with ``trunk_from``, how many sentences about each frame the head learns from.
         holdout: the share of episodes, the last ones of each task, kept for the validation loss.
         columns: which columns of another's dataset are what, ``NAME=COLUMN`` each, where NAME is state, action, success
             or a camera's; empty for the usual names, see ``vla.data.columns``.
@@ -58,6 +59,7 @@ class DataConfig:
     stills_randomize: tuple[str, ...] = ()
     corrections: tuple[str, ...] = ()
     corrections_share: Annotated[float, Between(1e-6, 1.0)] = 0.3
+    context_sentences: Annotated[int, Between(1, 1000)] = 4
     holdout: Annotated[float, Between(0.0, 0.99)] = 0.02
     columns: tuple[str, ...] = ()
 
@@ -140,6 +142,8 @@ class Recipe:
         init_share: how much of ``init`` there is in the agent that is written, 0 to 1: 0.5 is half way between the
             weights that the run started from and those that it came to. It keeps what ``init`` could do beside what
             the run taught (WiSE-FT; Wortsman et al., 2022).
+        trunk_from: the agent, by name or folder, of this or another policy, whose trunk the run takes over; empty for
+            none. The trunk then stays as it is, and what it makes of each frame is worked out once.
         objective: what it is trained for: a name of ``vla.train.known``, or outside code as ``package.module:Class``.
             Only the recipe's code says it.
         seed: seeds the weights, the order of the samples and every random draw.
@@ -154,6 +158,7 @@ class Recipe:
     validate: ValidateConfig = field(default_factory=ValidateConfig)
     init: str = ""
     init_share: Annotated[float, Between(0.0, 0.999999)] = 0.0
+    trunk_from: str = ""
     seed: Annotated[int, Between(0, 2**63 - 1)] = 0
     objective: str = OBJECTIVE
 
@@ -173,6 +178,15 @@ class Recipe:
             raise VlaError(f"--data.stills {data.stills} must be 0 for a policy that learns nothing from them")
         if self.init_share and not self.init:
             raise VlaError(f"--init_share {self.init_share} must be 0 without --init")
+        if self.trunk_from:
+            changed = {"init": self.init, "data.stills": data.stills, "data.colour_jitter": data.colour_jitter}
+            for name, value in changed.items():
+                if value:
+                    raise VlaError(
+                        f"--{name} {value} goes with a trunk that learns, and --trunk_from keeps it as it is"
+                    )
+            if len(getattr(self.policy_config, "observation_steps", (0,))) > 1:
+                raise VlaError("--trunk_from is for policies that see one observation: --policy.observation_steps 0")
         if hasattr(self.policy_config, "check"):
             self.policy_config.check("policy.")
 

@@ -20,9 +20,12 @@ def require_multiple(prefix: str, config: Any, name: str, divisor: str) -> None:
 
 
 def attributes_of(config: type) -> dict[str, str]:
-    """The section ``Attributes`` of a docstring, as name to its first sentence on one line."""
+    """The section ``Attributes`` of a class's docstring and its bases', as name to its first sentence on one line."""
+    inherited: dict[str, str] = {}
+    for base in config.__bases__:
+        inherited |= attributes_of(base) if base is not object else {}
     _, _, section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")
-    found: dict[str, str] = {}
+    found = inherited
     for names, text in re.findall(r"^ {4}(\w[\w, ]*): ((?:.+\n?)(?: {5,}.+\n?)*)", section, re.MULTILINE):
         line = re.split(r"(?<=\.) (?=[A-Z])", " ".join(text.split()))[0]
         found |= dict.fromkeys(names.split(", "), line.replace("``", "").rstrip("."))

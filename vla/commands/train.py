@@ -33,8 +33,8 @@ examples:
                                                           two CPU cores, one process each
 
 Any setting of the recipe can be overridden by its name: --policy.*, --data.*, --optim.*, --validate.*, --init,
---seed, --env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/, loss.png and,
-at the end, agent/, which `vla eval --agent` takes.
+--trunk_from, --seed, --env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/,
+loss.png and, at the end, agent/, which `vla eval --agent` takes.
 """
 
 
@@ -60,7 +60,7 @@ def joined(words: Sequence[str]) -> list[str]:
     found: list[str] = []
     for word in words:
         before = found[-1] if found else ""
-        setting = "." in before or before in ("--init", "--init_share", "--seed", "--env")
+        setting = "." in before or before in ("--init", "--init_share", "--trunk_from", "--seed", "--env")
         if before.startswith("--") and "=" not in before and setting and not word.startswith("--"):
             found[-1] = f"{before}={word}"
         else:

@@ -345,32 +345,49 @@ class Windows:
             strings, ``points.{camera}`` float32 (B, 6). Of K > 1 ``observation_steps``, images are (B, K, H, W, 3) and
             states (B, K, S).
         """
+        rows = self.starts[np.asarray(indices)]
+        return self.seen(rows) | self.targets(rows) | {"instruction": self.words(rows, rng)} | self._points(rows)
+
+    def seen(self, rows: np.ndarray) -> dict[str, Any]:
+        """Images and states at frames ``rows``, int (B,), as ``batch`` has them."""
         import torch
 
-        cache, columns = self.cache, self.cache.columns
-        rows = self.starts[np.asarray(indices)]
-        steps = rows[:, None] + np.arange(self.chunk)
-        ends = self.ends[rows][:, None]
         seen = rows
         if self.observation_steps != (0,):
-            first = cache.bounds[np.searchsorted(cache.bounds, rows, side="right") - 1]
+            first = self.cache.bounds[np.searchsorted(self.cache.bounds, rows, side="right") - 1]
             seen = np.maximum(rows[:, None] + self.observation_steps, first[:, None])
-        batch: dict[str, Any] = {f"images.{name}": self._pictures(name, seen) for name in cache.frames}
-        batch["state"] = torch.from_numpy(columns["state"][seen])
-        batch["actions"] = torch.from_numpy(columns["action"][np.minimum(steps, ends - 1)])
-        batch["valid"] = torch.from_numpy(steps < ends)
+        images = {f"images.{name}": self._pictures(name, seen) for name in self.cache.frames}
+        return {**images, "state": torch.from_numpy(self.cache.columns["state"][seen])}
+
+    def targets(self, rows: np.ndarray) -> dict[str, Any]:
+        """``actions`` and ``valid`` of windows that begin at frames ``rows``, int (B,), as ``batch`` has them."""
+        import torch
+
+        columns, ends = self.cache.columns, self.ends[rows][:, None]
+        steps = rows[:, None] + np.arange(self.chunk)
+        return {
+            "actions": torch.from_numpy(columns["action"][np.minimum(steps, ends - 1)]),
+            "valid": torch.from_numpy(steps < ends),
+        }
+
+    def words(self, rows: np.ndarray, rng: np.random.Generator) -> list[str]:
+        """A sentence for each of the frames ``rows``, int (B,), drawn as ``batch`` draws it."""
+        cache, columns = self.cache, self.cache.columns
         use_sub = rng.random(len(rows)) < self.sub_instruction_probability
-        batch["instruction"] = [
+        found = [
             cache.sub_instructions[sub] if use else cache.instructions[whole]
             for use, sub, whole in zip(
                 use_sub, columns["sub_instruction"][rows], columns["instruction"][rows], strict=True
             )
         ]
-        if self.paraphrase is not None:
-            batch["instruction"] = [self.paraphrase(text, rng) for text in batch["instruction"]]
-        for name in cache.frames:
-            batch[f"points.{name}"] = torch.from_numpy(columns[f"points.{name}"][rows])
-        return batch
+        return [self.paraphrase(text, rng) for text in found] if self.paraphrase is not None else found
+
+    def _points(self, rows: np.ndarray) -> dict[str, Any]:
+        import torch
+
+        return {
+            f"points.{name}": torch.from_numpy(self.cache.columns[f"points.{name}"][rows]) for name in self.cache.frames
+        }
 
     def _pictures(self, camera: str, rows: np.ndarray) -> Any:
         return self.cache.pictures(camera, rows.reshape(-1)).unflatten(0, rows.shape)

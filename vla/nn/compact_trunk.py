@@ -42,6 +42,8 @@ class _Senses(Trunk):
 class CompactTrunk(_Senses):
     """Slots that read the sentence point into each camera's map: they, the sentence and the state are the context."""
 
+    shares_images = True
+
     def __init__(self, config: TrunkConfig, dim: int, spec: EnvSpec) -> None:
         super().__init__(config, dim, spec)
         self.resampler = Resampler(dim, config.map_dim, self.grids, config.slots, config.hops, config.glimpse)
@@ -50,7 +52,8 @@ class CompactTrunk(_Senses):
     def encode(self, batch: dict) -> Context:
         """Context tokens (B, slots + 2, D); its extra ``pointing`` is where the slots pointed (see Resampler)."""
         slots, words, state, pointing = self._look(batch)
-        return Context(self.norm(torch.cat((slots, words[:, :1], state[:, None]), dim=1)), None, {"pointing": pointing})
+        tokens = self.norm(torch.cat((slots, words[:, :1], state[:, None]), dim=1))
+        return Context(tokens, None, {"pointing": pointing}, _text(tokens))
 
     def _look(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]]]:
         """Slots (B, K, D), words (B, N, D), the embedded state (B, D), and where the slots pointed.
@@ -116,4 +119,10 @@ class PooledTrunk(_Senses):
         words, _ = self.language(batch["instruction"])
         maps = self._maps([batch[f"images.{name}"] for name in self.cameras])
         seen = [embed(one.mean(dim=1)) for one, embed in zip(maps, self.pooled, strict=True)]
-        return Context(self.norm(torch.stack((*seen, words[:, 0], self.state(fourier(batch["state"], 2))), dim=1)))
+        tokens = self.norm(torch.stack((*seen, words[:, 0], self.state(fourier(batch["state"], 2))), dim=1))
+        return Context(tokens, text=_text(tokens))
+
+
+def _text(tokens: Tensor) -> Tensor:
+    """Which of M tokens (B, M, D) is of the sentence, (M,): the last but one."""
+    return torch.arange(tokens.shape[1], device=tokens.device) == tokens.shape[1] - 2

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -17,11 +18,18 @@ class Context:
         tokens: (B, M, D).
         mask: True where a token may be looked at, (B, M), one of each row at least; None where all may.
         extras: whatever else the trunk found, by name, e.g. ``pointing``; its own ``losses`` read them.
+        text: True where a token is of the sentence, (M,); None where the trunk does not tell.
     """
 
     tokens: Tensor
     mask: Tensor | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+    text: Tensor | None = None
+
+    def to(self, device: torch.device) -> Context:
+        """The tokens on another device, without the extras."""
+        mask, text = (None if one is None else one.to(device) for one in (self.mask, self.text))
+        return Context(self.tokens.to(device), mask, text=text)
 
     def mean(self) -> Tensor:
         """The mean of the tokens that may be looked at, (B, D)."""
@@ -32,7 +40,13 @@ class Context:
 
 
 class Trunk(nn.Module, ABC):
-    """Images, a sentence and the state in; context tokens out. Made of its config by ``vla.nn.trunk.make_trunk``."""
+    """Images, a sentence and the state in; context tokens out. Made of its config by ``vla.nn.trunk.make_trunk``.
+
+    Attributes:
+        shares_images: whether ``encode`` takes R times as many sentences as images, R consecutive ones about each.
+    """
+
+    shares_images: ClassVar[bool] = False
 
     @abstractmethod
     def encode(self, batch: dict[str, Any]) -> Context:
@@ -53,3 +67,27 @@ class Trunk(nn.Module, ABC):
     def grounding_losses(self, stills: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What stills (see ``vla.data.stills.Stills.batch``) teach it: losses and scores by name, scalars."""
         return {}, {}
+
+
+def look(trunk: Trunk, batch: dict[str, Any]) -> Context:
+    """The context of a batch: what it brings along as ``context``, or what the trunk makes of it.
+
+    Of K observations each (states (B, K, S), see ``vla.control.history``) the tokens stand in a row, the oldest first:
+    (B, K * M, D). The extras are the present's.
+    """
+    if "context" in batch:
+        return batch["context"]
+    if batch["state"].dim() == 2:
+        return trunk.encode(batch)
+    seen = [key for key in batch if key == "state" or key.startswith("images.")]
+    now = trunk.encode({**batch, **{key: batch[key][:, -1] for key in seen}})
+    count = batch["state"].shape[1] - 1
+    past = {key: batch[key][:, :-1].flatten(0, 1) for key in seen}
+    earlier = trunk.encode(past | {"instruction": [text for text in batch["instruction"] for _ in range(count)]})
+
+    def row(present: Tensor, before: Tensor) -> Tensor:
+        return torch.cat((before.view(len(present), -1, *present.shape[2:]), present), dim=1)
+
+    mask = None if now.mask is None or earlier.mask is None else row(now.mask, earlier.mask)
+    text = None if now.text is None else now.text.repeat(count + 1)
+    return replace(now, tokens=row(now.tokens, earlier.tokens), mask=mask, text=text)

@@ -77,10 +77,16 @@ class Policy(nn.Module, ABC):
         return parameter_groups(self, weight_decay)
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Every parameter once, for the optimiser: matrices and kernels decay, biases and norms do not."""
-    decayed = [p for p in module.parameters() if p.dim() >= 2]
-    free = [p for p in module.parameters() if p.dim() < 2]
+def parameter_groups(module: nn.Module, weight_decay: float, free_names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Every parameter once, for the optimiser: matrices and kernels decay, biases and norms do not.
+
+    Nor do those with one of ``free_names`` in their names: embeddings and learned tokens.
+    """
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        is_free = parameter.dim() < 2 or any(one in name for one in free_names)
+        (free if is_free else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 

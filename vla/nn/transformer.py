@@ -36,9 +36,9 @@ class Attention(nn.Module):
         return self.key_norm(self._split(k)).transpose(1, 2), self._split(v).transpose(1, 2)
 
     def ask(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
-        """Attend to what ``remember`` gave."""
+        """Attend to what ``remember`` gave. ``mask`` (B, M), or (B, N, M) where each token has its own."""
         q = self.query_norm(self._split(self.query(x))).transpose(1, 2)
-        allowed = None if mask is None else mask[:, None, None, :]
+        allowed = None if mask is None else mask[:, None] if mask.dim() == 3 else mask[:, None, None, :]
         y = F.scaled_dot_product_attention(q, *memory, attn_mask=allowed)
         return self.out(y.transpose(1, 2).reshape(x.shape))
 

@@ -44,6 +44,16 @@ def require_fits(agent: Agent, recipe: Recipe, spec: EnvSpec) -> None:
         raise VlaError(f"agent {recipe.init} has another config; the recipe has {', '.join(differ)}")
 
 
+def require_trunk_fits(agent: Agent, recipe: Recipe, spec: EnvSpec) -> None:
+    """Raise VlaError unless the recipe's policy can take over the trunk of ``agent``: of the same settings and env."""
+    agent.spec.require(spec, f"agent {recipe.trunk_from}", "the dataset")
+    here, there = recipe.policy_config, agent.config
+    for name in ("trunk", "dim"):
+        mine, theirs = (getattr(config, name, None) for config in (here, there))
+        if mine != theirs or mine is None:
+            raise VlaError(f"agent {recipe.trunk_from} has the {name} {theirs}, and the recipe {mine}")
+
+
 def make_policy(recipe: Recipe, spec: EnvSpec) -> Policy:
     """The policy with fresh weights. Raises VlaError where it refuses its settings."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch import nn
 
 from vla.agent import Agent, load
 from vla.contracts import VlaError
+from vla.nn.context import Context
 from vla.nn.policy import Policy
 from vla.normalise import Normaliser
 from vla.recipe import Recipe
 from vla.registry import EnvRef
 from vla.train.checkpoint import Found, Tensors
-from vla.train.checks import make_policy, require_data, require_env, require_fits
+from vla.train.checks import make_policy, require_data, require_env, require_fits, require_trunk_fits
 from vla.train.feed import Feed
 from vla.train.objectives import Batch, Losses, Objective, TriedOut
 from vla.train.sampling import colour_jitter, fit_normaliser, samples, to_device
@@ -38,6 +40,7 @@ class BehaviourCloning(Objective):
         self.spec = self.feed.cache.spec
         self.notes = [*self.feed.cache.mapping, *self.feed.notes]
         self._ancestor: dict[str, Any] = {}
+        self._text: torch.Tensor | None = None
         self._initial: dict[str, torch.Tensor] = {}
         self._stills: str | None = None  # the fingerprint that a run began with
         if recipe.validate.every >= 0 and rank == 0:
@@ -57,7 +60,11 @@ class BehaviourCloning(Objective):
             self._start_from(load(self.recipe.init, str(self.device)))
         else:
             self.normaliser = fit_normaliser(self.feed.windows).to(self.device)
+            if self.recipe.trunk_from:
+                self._take_trunk(load(self.recipe.trunk_from, str(self.device)))
             self._fit_policy()
+        if self.recipe.trunk_from:
+            self.model.trunk.requires_grad_(False)  # type: ignore[union-attr,operator]
         self.feed.prepare = self.model.prepare
         if "initial" in tensors:
             self._initial = {name: tensor.to(self.device) for name, tensor in tensors["initial"].items()}
@@ -78,10 +85,23 @@ class BehaviourCloning(Objective):
             self._initial = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
         self.normaliser, self._ancestor = agent.normaliser, agent.provenance | {"hash": agent.hash}
 
+    def _take_trunk(self, agent: Agent) -> None:
+        """Take over an agent's trunk, and the statistics of the state, which belong to it."""
+        require_trunk_fits(agent, self.recipe, self.spec)
+        self.model.trunk.load_state_dict(agent.policy.trunk.state_dict())  # type: ignore[union-attr,operator]
+        theirs = agent.normaliser
+        self.normaliser = replace(self.normaliser, state_mean=theirs.state_mean, state_std=theirs.state_std)
+        self._ancestor = agent.provenance | {"hash": agent.hash}
+
     def prepare(self) -> None:
-        """Open or render the stills. Raises VlaError where they are not those that the run began with."""
+        """Open or render the stills, or work out the contexts of a trunk that stays as it is.
+
+        Raises VlaError where the stills are not those that the run began with.
+        """
         self.feed.prepare_stills()
         self.sources = self.feed.sources()
+        if self.recipe.trunk_from:
+            self._text = self.feed.prepare_contexts(self.model, self.normaliser)
         if self._stills not in (None, self.feed.stills_fingerprint):
             env = self.recipe.env
             raise VlaError(f"env {env} renders other stills than when this run began; train anew with --out")
@@ -91,8 +111,12 @@ class BehaviourCloning(Objective):
         return self.feed.step(step)
 
     def ready(self, batch: Batch) -> Batch:
-        """The batch, and its stills, normalised and with other colours."""
+        """The batch, and its stills, normalised and with other colours; or with the contexts in place of both."""
         encoded = self.normaliser.encode(to_device(batch, self.device))
+        if "tokens" in encoded:
+            text = None if self._text is None else self._text.to(self.device)
+            context = Context(encoded.pop("tokens").float(), encoded.pop("mask", None), text=text)
+            return {**encoded, "context": context}
         encoded = colour_jitter(encoded, self.recipe.data.colour_jitter)
         return {**encoded, "stills": self.ready(batch["stills"])} if "stills" in batch else encoded
 
@@ -101,8 +125,9 @@ class BehaviourCloning(Objective):
         return self.model.loss(batch)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """The policy's."""
-        return self.model.parameter_groups(weight_decay)
+        """The policy's, of what is trained."""
+        groups = self.model.parameter_groups(weight_decay)
+        return [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
 
     def validate(self, loss: Callable[[Batch], Losses]) -> dict[str, float]:
         """The loss on held-out episodes."""
@@ -144,7 +169,7 @@ class BehaviourCloning(Objective):
                 if tensor.is_floating_point():
                     tensor.lerp_(self._initial[name], self.recipe.init_share)
         if self._ancestor:
-            provenance = provenance | {"init": self._ancestor}
+            provenance = provenance | {"trunk" if self.recipe.trunk_from else "init": self._ancestor}
         return Agent(model, self.normaliser, self.spec, self.recipe.policy, provenance, self.recipe.name)
 
     def save(self, artefact: Agent, folder: Path) -> None:

@@ -20,8 +20,11 @@ from vla.data.open import open_dataset
 from vla.data.stills import Stills
 from vla.host.files import read_json, require_keys
 from vla.nn.language import losses
+from vla.nn.policy import Policy
+from vla.normalise import Normaliser
 from vla.recipe import Recipe
 from vla.registry import EnvRef, load_function, split_argument
+from vla.train.contexts import ContextWindows, with_contexts
 from vla.train.sampling import SampleOrder, batch_rng, pinned
 from vla.train.validate import hold_out
 
@@ -41,7 +44,7 @@ def require_paraphrase(name: str, paraphrase: Callable[..., Any], text: str) -> 
 class _Part:
     """Windows of one dataset, and how many of them a process sees in each micro-batch."""
 
-    windows: Windows
+    windows: Windows | ContextWindows
     order: SampleOrder
     count: int
 
@@ -90,7 +93,7 @@ class Feed:
         self._parts = [_Part(self.windows, SampleOrder(len(self.windows), recipe.seed), self.share)]
         if data.corrections:
             self._add_corrections()
-        caches = [part.windows.cache for part in self._parts]
+        caches = [part.windows.cache for part in self._parts if isinstance(part.windows, Windows)]
         self.notes += losses(text for cache in caches for text in (*cache.instructions, *cache.sub_instructions))
         self.prepare: Callable[[dict[str, Any]], dict[str, Any]] = lambda batch: batch
         self._stills: Stills | None = None
@@ -118,6 +121,19 @@ class Feed:
             )
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
             self.stills_fingerprint = self._stills.fingerprint
+
+    def prepare_contexts(self, policy: Policy, normaliser: Normaliser) -> torch.Tensor | None:
+        """From here on give contexts in place of pictures: the policy's trunk stays as it is.
+
+        Returns which of their tokens are of the sentence, bool (M,), or None.
+        """
+        data, seed, text = self._recipe.data, self._recipe.seed, None
+        for part in self._parts:
+            assert isinstance(part.windows, Windows)
+            home, key = cache_homes(self._folder)[-1], f"{data.paraphrase} {data.sub_instruction_probability}"
+            part.windows = with_contexts(part.windows, policy, normaliser, data.context_sentences, seed, home, key)
+            text = part.windows.text
+        return text
 
     def _windows_of(self, cache: FrameCache, episodes: list[int] | None) -> Windows:
         data, chunk = self._recipe.data, self._recipe.policy_config.chunk
