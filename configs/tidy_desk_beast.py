@@ -17,5 +17,5 @@ def recipe() -> Recipe:
         tidy_desk_diffusion.recipe(),
         name="tidy_desk_beast",
         policy="tokens",
-        policy_config=TokensConfig(tokeniser=BeastConfig(), smoothing=2.0),
+        policy_config=TokensConfig(tokeniser=BeastConfig(points=6), depth=2, smoothing=2.0),
     )

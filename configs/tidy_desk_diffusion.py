@@ -1,6 +1,6 @@
 """A diffusion head on the trunk of the agent that ships."""
 
-from policies.diffusion_config import DiffusionConfig
+from policies.diffusion_config import DiffusionConfig, TransformerConfig
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig
 
 
@@ -15,7 +15,7 @@ def recipe() -> Recipe:
         name="tidy_desk_diffusion",
         env="tidy_desk",
         policy="diffusion",
-        policy_config=DiffusionConfig(noise_scale=0.5),
+        policy_config=DiffusionConfig(network=TransformerConfig(depth=2), noise_scale=0.5),
         data=DataConfig(
             path="data/named",
             record_command="vla record --env tidy_desk --kind named --episodes 400 --noise 0.03 --items 2-4 "
@@ -27,13 +27,13 @@ def recipe() -> Recipe:
             context_sentences=3,
         ),
         optim=OptimConfig(
-            steps=2000,
-            batch_size=128,
+            steps=1000,
+            batch_size=64,
             log_every=20,
-            checkpoint_every=250,
-            lr=1e-3,
-            warmup_steps=100,
-            ema_decay=0.995,
+            checkpoint_every=100,
+            lr=1.5e-3,
+            warmup_steps=50,
+            ema_decay=0.99,
         ),
         validate=ValidateConfig(every=-1),
         trunk_from="tidy_desk",

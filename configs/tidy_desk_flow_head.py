@@ -17,5 +17,5 @@ def recipe() -> Recipe:
         tidy_desk_diffusion.recipe(),
         name="tidy_desk_flow_head",
         policy="flow",
-        policy_config=FlowConfig(),
+        policy_config=FlowConfig(depth=2),
     )

@@ -17,5 +17,5 @@ def recipe() -> Recipe:
         tidy_desk_diffusion.recipe(),
         name="tidy_desk_parallel",
         policy="tokens",
-        policy_config=TokensConfig(decoding="parallel", smoothing=2.0),
+        policy_config=TokensConfig(decoding="parallel", depth=2, smoothing=2.0),
     )

@@ -40,6 +40,7 @@ class DiffusionPolicy(Policy):
         super().__init__()
         config.check("policy.")
         self.config, self.action_dim = config, len(spec.action)
+        self.cameras = [camera.name for camera in spec.cameras]
         self.state_places = Unified(spec.groups("state")) if config.unified else None
         self.action_places = Unified(spec.groups("action")) if config.unified else None
         if config.unified:
@@ -58,8 +59,8 @@ class DiffusionPolicy(Policy):
         """
         if self.action_places is None:
             raise VlaError("a network serves other arms only with --policy.unified true")
-        if [camera.name for camera in spec.cameras] != self.trunk.cameras:
-            raise VlaError(f"the other arm's cameras must be {', '.join(self.trunk.cameras)}")  # type: ignore[arg-type]
+        if [camera.name for camera in spec.cameras] != self.cameras:
+            raise VlaError(f"the other arm's cameras must be {', '.join(self.cameras)}")
         other = copy.copy(self)
         other.action_dim = len(spec.action)
         other.state_places, other.action_places = Unified(spec.groups("state")), Unified(spec.groups("action"))

@@ -197,11 +197,16 @@ class Agent(Actor):
 
         Above ``GOLDEN_TOLERANCE`` something between training and here has changed: do not let it act.
         """
+        observation = self.golden_observation()
+        assert self.golden is not None
+        return float(np.abs(self.act(observation, 0).actions - self.golden["actions"].numpy()).max())
+
+    def golden_observation(self) -> Observation:
+        """The observation of the golden trace. Raises AgentError where there is none."""
         if self.golden is None:
             raise AgentError(f"agent '{self.name}' carries no golden trace")
         images = {c.name: self.golden[f"images.{c.name}"].numpy() for c in self.spec.cameras}
-        observation = Observation(images, self.golden["state"].numpy(), self._golden_instruction)
-        return float(np.abs(self.act(observation, 0).actions - self.golden["actions"].numpy()).max())
+        return Observation(images, self.golden["state"].numpy(), self._golden_instruction)
 
 
 @contextmanager

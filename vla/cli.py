@@ -1,4 +1,4 @@
-"""The command line: ``vla record``, ``vla train``, ``vla eval``, ``vla compare``, ``vla doctor``.
+"""The command line: ``vla record``, ``vla train``, ``vla eval``, ``vla compare``, ``vla bench``, ``vla doctor``.
 
 Each subcommand is a file in ``vla/commands``; only the one that is asked for is imported, so that help is instant.
 """
@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "train": "train an agent from a recipe and a recorded dataset",
     "eval": "measure an agent in a simulated env",
     "compare": "compare evaluations, paired on the same episodes",
+    "bench": "measure things side by side: the families of policies",
     "deploy": "let an agent drive a robot: ROS 2, or a simulated one",
     "bag": "what a ROS bag holds, and a dataset made of bags",
     "sim-robot": "the simulated desk as a robot on ROS 2",
@@ -192,9 +193,13 @@ def _dispatch(argv: list[str]) -> int:
     if name not in COMMANDS:
         _top_parser().error(f"there is no command '{name}'; known: {', '.join(COMMANDS)}{_guess(name, list(COMMANDS))}")
     module = importlib.import_module(f"vla.commands.{name.replace('-', '_')}")
+    description, parts = COMMANDS[name], getattr(module, "PARTS", {})
+    if argv[1:] and argv[1] in parts:
+        name, argv, description = f"{name} {argv[1]}", argv[1:], parts[argv[1]]
+        module = importlib.import_module(f"{module.__name__}.{argv[0]}")
     parser = _Parser(
         prog=f"vla {name}",
-        description=COMMANDS[name],
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -71,6 +71,7 @@ def summarise(
         "policy_latency_ms": _latency_ms(agent, timing) if measure else None,
         "env_steps_per_s": _ratio(timing.env_steps, timing.env_s),
         "realtime_factor": _ratio(timing.env_steps * dt, busy),
+        **_decoding(agent),
         "simulated_s": round(timing.env_steps * dt, 1),
         "video_s": round(timing.video_s, 2),
         "wall_s": round(timing.wall_s, 2),
@@ -82,6 +83,12 @@ def summarise(
         "versions": versions(),
         "episodes_detail": [_detail(result) for result in results],
     }
+
+
+def _decoding(agent: Actor) -> dict[str, Any]:
+    """Of a policy that decodes tokens: how many ``chunks`` it has made, and how many sequences were ``malformed``."""
+    counts = getattr(getattr(agent, "policy", None), "counts", None)
+    return {"decoding": dict(counts)} if isinstance(counts, dict) and counts.get("chunks") else {}
 
 
 def _recipe_name(provenance: dict[str, Any]) -> str | None:
