@@ -127,7 +127,7 @@ class FlowPolicy(Policy):
             batch: ``images.{camera}``, ``state`` and ``instruction``.
             generators: each draws (chunk, A) standard normal numbers; ``noise_scale`` of it is where the flow starts.
         """
-        context = self.trunk.encode(batch)
+        context = look(self.trunk, batch)
         noise = standard_normal(generators, (self.config.chunk, self.action_dim), context.tokens.device)
         # All that does not depend on the chunk is worked out once, for all steps together.
         times = midpoint_times(self.config.sample_steps, noise.device)
