@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vla.config import Between, require_ranges
 from vla.contracts import VlaError
-from vla.nn.config import PooledTrunkConfig, TrunkConfig
+from vla.nn.config import LanguageModelTrunkConfig, PooledTrunkConfig, TrunkConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class HeadConfig:
 
     chunk: Annotated[int, Between(1, 1024)] = 16
     execute: Annotated[int, Between(1, 1024)] = 4
-    trunk: TrunkConfig | PooledTrunkConfig = field(default_factory=TrunkConfig)
+    trunk: TrunkConfig | PooledTrunkConfig | LanguageModelTrunkConfig = field(default_factory=TrunkConfig)
     dim: Annotated[int, Between(1, 16_384)] = 192
     pointing_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
     yaw_weight: Annotated[float, Between(0.0, 1e6)] = 1.0

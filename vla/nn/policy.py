@@ -78,7 +78,7 @@ class Policy(nn.Module, ABC):
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, free_names: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Every parameter once, for the optimiser: matrices and kernels decay, biases and norms do not.
+    """Every trainable parameter once, for the optimiser: matrices and kernels decay, biases and norms do not.
 
     Nor do those with one of ``free_names`` in their names: embeddings and learned tokens.
     """
@@ -86,7 +86,8 @@ def parameter_groups(module: nn.Module, weight_decay: float, free_names: Sequenc
     free: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         is_free = parameter.dim() < 2 or any(one in name for one in free_names)
-        (free if is_free else decayed).append(parameter)
+        if parameter.requires_grad:
+            (free if is_free else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vla.contracts import VlaError
 from vla.data.caches import made_whole
 from vla.data.frames import Windows
 from vla.nn.policy import Policy
@@ -99,6 +100,8 @@ def _write(windows: Windows, policy: Policy, normaliser: Normaliser, sentences: 
             if not trunk.shares_images:
                 batch = _each(batch, lambda value: value.repeat_interleave(sentences, dim=0))
             context = trunk.encode(normaliser.encode(to_device(policy.prepare(batch), device)))
+            if len(context.extras.get("layers", ())) > 1:
+                raise VlaError("--trunk_from keeps one layer of a trunk, and this head reads several")
             found = {"tokens": context.tokens.half(), "mask": context.mask}
             for name, value in found.items():
                 if value is None:
