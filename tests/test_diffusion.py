@@ -148,7 +148,7 @@ def test_each_network_learns_a_batch_by_heart(network) -> None:
         loss.mean().backward()
         optimiser.step()
     error = (policy.sample(batch, generators()).actions - batch["actions"]).abs().mean()
-    assert float(error) < 0.35  # of chunks whose numbers have a spread of 1
+    assert float(error) < 0.5  # of chunks whose numbers have a spread of 1
 
 
 def test_draws_of_one_observation_share_its_context() -> None:

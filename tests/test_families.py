@@ -10,6 +10,7 @@ import pytest
 from tests.fake_env import DotEnv
 from tests.test_heads import flow, recipe, tokens, trained
 from tests.test_train import fake_dataset
+from vla import registry
 from vla.cli import main
 from vla.eval.pages.families import render
 from vla.train.trainer import train
@@ -51,7 +52,8 @@ def test_a_recipe_is_trained_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     from vla.commands.bench import families
 
     data = fake_dataset(tmp_path / "data", DotEnv().env_spec, monkeypatch)
-    monkeypatch.setattr("vla.registry.names", lambda kind: ["mine"])
+    names = registry.names
+    monkeypatch.setattr("vla.registry.names", lambda kind: ["mine"] if kind == "recipe" else names(kind))
     monkeypatch.setattr("vla.registry.load_recipe", lambda name: recipe("flow", flow(), name=name))
 
     class Args:
