@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from configs import tidy_desk_flow
+from configs import demonstrations
 from vla.recipe import OptimConfig, Recipe, ValidateConfig
 
 
@@ -20,7 +20,7 @@ def recipe() -> Recipe:
     more, record more and give it --optim.steps.
     Stills are not rendered: what words mean is known. The network has to be that of the agent (--init names another).
     """
-    base = tidy_desk_flow.recipe()
+    base = demonstrations.recipe()
     return replace(
         base,
         name="finetune",

@@ -22,7 +22,7 @@ def recipe() -> Recipe:
 
     The tasks' names with commas between them take the place of the dots; ``vla train`` prints the command where the
     data are missing. On two CPU cores the recording takes 8 minutes, the stills 9, and 2,400 steps, 2.5 passes over the
-    data, 46 (one training process for each core, as tidy_desk_flow says). Of 20 episodes of each task, seed 0, with
+    data, 46 (one training process for each core, as demonstrations says). Of 20 episodes of each task, seed 0, with
     goals that the agent has not seen, succeed
 
     easy (7 tasks) 95.0 % (90.0 to 97.6): reach 65 %, the others 100

@@ -36,6 +36,7 @@ class DataConfig:
             0 for none.
         stills_batch, stills_sentences: scenes in a step over all processes, and sentences about each.
         stills_randomize: axes of ``vla.perturb`` that vary from scene to scene, as ``vla record --randomize`` does.
+        stills_plain: the share of the scenes in which none of them does.
         corrections: folders of further datasets, mostly recorded with ``vla record --agent``; empty for none.
         corrections_share: the share of each batch that comes from them, each of them in proportion to its size.
         context_sentences: with ``trunk_from``, how many sentences about each frame the head learns from.
@@ -57,6 +58,7 @@ class DataConfig:
     stills_batch: Annotated[int, Between(1, 10**6)] = 32
     stills_sentences: Annotated[int, Between(1, 10**4)] = 3
     stills_randomize: tuple[str, ...] = ()
+    stills_plain: Annotated[float, Between(0.0, 1.0)] = 0.0
     corrections: tuple[str, ...] = ()
     corrections_share: Annotated[float, Between(1e-6, 1.0)] = 0.3
     context_sentences: Annotated[int, Between(1, 1000)] = 4
@@ -76,6 +78,7 @@ class OptimConfig:
         batch_size: windows of demonstrations in a micro-batch, over all processes.
         accumulate: micro-batches in a step.
         lr: the highest learning rate, reached after the warm-up; a cosine brings it down to 1 % at the last step.
+        decay: the share of the steps, the last ones, over which it does so; the rate stays high until then.
         weight_decay: AdamW's.
         betas: AdamW's.
         warmup_steps: steps in which the learning rate rises to ``lr``.
@@ -91,6 +94,7 @@ class OptimConfig:
     batch_size: Annotated[int, Between(1, 10**6)] = 64
     accumulate: Annotated[int, Between(1, 10**6)] = 1
     lr: Annotated[float, Between(1e-12, 100.0)] = 3e-4
+    decay: Annotated[float, Between(0.0, 1.0)] = 1.0
     weight_decay: Annotated[float, Between(0.0, 100.0)] = 0.05
     betas: Annotated[tuple[float, float], Between(0.0, 0.999999)] = (0.9, 0.95)
     warmup_steps: Annotated[int, Between(0, 10**9)] = 200

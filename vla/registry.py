@@ -38,6 +38,7 @@ from vla.contracts.errors import one_line
 
 if TYPE_CHECKING:
     from vla.recipe import Recipe
+    from vla.stages import StagedRecipe
 
 KINDS = ("env", "policy", "recipe")
 _PACKAGE = {"env": "envs", "policy": "policies", "recipe": "configs"}
@@ -286,21 +287,23 @@ def load_config(name: str) -> type:
     return module.CONFIG
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str) -> Recipe | StagedRecipe:
     """The recipe called ``name``, or what ``package.module:function`` returns.
 
-    Raises UnknownNameError for a name that is not there, VlaError where the function gives no Recipe.
+    Raises UnknownNameError for a name that is not there, VlaError where the function gives no recipe.
     """
     from vla.recipe import Recipe
+    from vla.stages import StagedRecipe
 
     found = _load("recipe", name)
     if not callable(found):
         raise VlaError(f"{_where('recipe', name)} is not a function that returns a Recipe")
     recipe = found()
-    if not isinstance(recipe, Recipe):
+    if not isinstance(recipe, (Recipe, StagedRecipe)):
         raise VlaError(f"{_where('recipe', name)} returned {type(recipe).__name__}, and should return a Recipe")
     if _typed is not None:  # the user chose this code, and it may name other code
-        _typed.update((recipe.env, recipe.policy, recipe.objective, recipe.data.paraphrase))
+        for one in [stage.recipe for stage in recipe.stages] if isinstance(recipe, StagedRecipe) else [recipe]:
+            _typed.update((one.env, one.policy, one.objective, one.data.paraphrase))
     return recipe
 
 

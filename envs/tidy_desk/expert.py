@@ -44,6 +44,7 @@ class TidyExpert:
         self._along = rng.uniform(-0.10, 0.10)  # where a long item is gripped, in half lengths
         self._bow = rng.uniform(-0.25, 0.25)  # sideways bend of long moves
         self._closing = 0
+        self._closing_on: int | None = None
         self._last: int | None = None
         self._last_step: np.ndarray = np.zeros(3)
 
@@ -52,6 +53,8 @@ class TidyExpert:
         scene = self._scene
         position, yaw = scene.tabletop.position, self._yaw()
         target = scene.target
+        if target != self._closing_on:  # else the hand would go on closing on its way to the next item, far too low
+            self._closing, self._closing_on = 0, target
         if scene.held is not None and scene.held == target and scene.tabletop.gripper < 0.9:
             goal, turn, grip = self._move_held(target, position, yaw)
         elif target is not None:
@@ -83,12 +86,13 @@ class TidyExpert:
         off = self._off(item, at[:2] - position[:2], yaw)
         askew = abs(wanted - yaw)
         at_grasp = off < 1.0 and position[2] < low + 0.004 + 0.5 * item.size[2] and askew < 0.17
-        if self._closing or at_grasp:
+        is_open = scene.tabletop.gripper > opening - 0.15  # not so where an item has just been let go, and falls
+        if self._closing or (at_grasp and is_open):
             self._closing += 1
             if self._closing <= _CLOSE_FOR:
                 return np.array([*at[:2], low]), wanted, 0.0
             self._closing = 0
-        if scene.tabletop.gripper < opening - 0.15 and position[2] < 0.16:  # open first: what is held falls where it is
+        if not is_open and position[2] < 0.16:  # open first: what is held falls where it is
             return position + (0.0, 0.0, 0.005), yaw, opening
         # A funnel: the further off, the higher.
         height = min(low + max(off - 0.7, 0.0) * 0.025 + max(askew - 0.10, 0.0) * 0.25, self._hover + low)

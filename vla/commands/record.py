@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AXIS,…",
         help="domain randomisation: axes of vla eval --perturb, e.g. camera,light; with no value all it can",
     )
+    parser.add_argument("--safe", action="store_true", help="leave out what leads up to violations of safety limits")
     parser.add_argument("--keep-failures", action="store_true", help="keep episodes in which the expert failed")
     parser.add_argument("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224")
     parser.add_argument(
@@ -149,6 +150,7 @@ def _record(args: argparse.Namespace) -> int:
         agent=args.agent,
         env_options=env_options(args.env_option),
         randomize=_axes(args.env, args.randomize),
+        safe=args.safe,
     )
     for bound in settings.items or (None,):  # told before anything is loaded
         items = None if bound is None else (bound, bound)

@@ -6,13 +6,14 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vla.recipe import Recipe
+    from vla.stages import StagedRecipe
 
 ACCEPTS_OVERRIDES = True  # what argparse does not know is a setting of the recipe
 
@@ -49,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue from the newest checkpoint in the run's folder, with its settings",
     )
+    parser.add_argument("--processes", type=int, metavar="N", help="for a recipe of stages (on a CPU one a core)")
+    parser.add_argument("--stage", metavar="NAME", help=argparse.SUPPRESS)  # what each of those processes is asked for
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
     parser.add_argument("--list", action="store_true", help="list the recipes and stop")
@@ -60,7 +63,7 @@ def joined(words: Sequence[str]) -> list[str]:
     found: list[str] = []
     for word in words:
         before = found[-1] if found else ""
-        setting = "." in before or before in ("--init", "--init_share", "--trunk_from", "--seed", "--env")
+        setting = "." in before or before in ("--init", "--init_share", "--trunk_from", "--seed", "--env", "--scale")
         if before.startswith("--") and "=" not in before and setting and not word.startswith("--"):
             found[-1] = f"{before}={word}"
         else:
@@ -88,25 +91,38 @@ def _find(recipe: Recipe, own_path: str) -> Path:
         raise VlaError(f"{error}; record one with: {command}") from error
 
 
-def _recipe(args: argparse.Namespace, extra: list[str]) -> tuple[Recipe, str]:
+def _recipe(args: argparse.Namespace, extra: list[str]) -> tuple[Recipe, str] | StagedRecipe:
     """What to train: the recipe, then the settings of the run that goes on, then what was typed. And its own data."""
     from vla.contracts import VlaError
     from vla.recipe import with_overrides
     from vla.registry import load_recipe, names
+    from vla.stages import StagedRecipe, with_stage_overrides
     from vla.train.run_folder import begun, begun_with
 
     name = args.name
     if name is None and extra and not extra[0].startswith("-"):
         name, extra = extra[0], extra[1:]  # argparse leaves the name here where an option came before it
     if name is None and args.resume and args.out:
-        name = str((begun(Path(args.out)) or {}).get("name"))
+        name = _name_of(Path(args.out), begun)
         if name not in names("recipe"):
             raise VlaError(f"no recipe of configs/ was begun in {args.out}; name the one to go on with")
     if name is None:
-        raise VlaError("which recipe? Try `vla train --list`, then e.g. `vla train tidy_desk_flow`")
-    recipe = base = load_recipe(name)
-    if args.resume:
-        recipe = begun_with(base, _out(args, base))
+        raise VlaError("which recipe? Try `vla train --list`, then e.g. `vla train tidy_desk`")
+    args.name = name
+    base = load_recipe(name)
+    if isinstance(base, StagedRecipe):
+        from vla.train.staged import resumed
+
+        if args.data:
+            raise VlaError(f"{name} records its own data; for yours there are recipes such as `vla train finetune`")
+        if args.processes is not None and args.processes < 1:
+            raise VlaError(f"--processes must be at least 1, and is {args.processes}")
+        staged = with_stage_overrides(resumed(base, _out(args, base)) if args.resume else base, extra)
+        staged.check()
+        return staged
+    if args.processes or args.stage:
+        raise VlaError(f"--processes is for a recipe of stages; {name} is one training, see vla train --help")
+    recipe = begun_with(base, _out(args, base)) if args.resume else base
     recipe = with_overrides(recipe, extra)
     if args.data:
         recipe = replace(recipe, data=replace(recipe.data, path=args.data))
@@ -114,31 +130,43 @@ def _recipe(args: argparse.Namespace, extra: list[str]) -> tuple[Recipe, str]:
     return recipe, base.data.path
 
 
-def _out(args: argparse.Namespace, recipe: Recipe) -> Path:
+def _name_of(out: Path, begun: Callable[[Path], dict[str, Any] | None]) -> str:
+    from vla.host.files import read_json
+    from vla.train.staged import SETTINGS
+
+    return str((read_json(out / SETTINGS) if (out / SETTINGS).exists() else begun(out) or {}).get("name"))
+
+
+def _out(args: argparse.Namespace, recipe: Recipe | StagedRecipe) -> Path:
     return Path(args.out or Path("runs") / recipe.name)
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Carry out the command. Returns the exit code: 0, or 128 + N after signal N."""
     from vla.recipe import describe
+    from vla.stages import StagedRecipe, describe_stages
 
     if args.list:
         print(list_recipes())
         return 0
-    recipe, own_path = _recipe(args, extra)
+    found = _recipe(args, extra)
     if args.show:
-        print(describe(recipe))
+        print(describe_stages(found) if isinstance(found, StagedRecipe) else describe(found[0]))
         return 0
 
     from vla.host import devices
     from vla.train.result import TrainingStopped
-    from vla.train.trainer import train
 
     if args.device:
         devices.choose(args.device)
+    command = shlex.join(["vla", *sys.argv[1:]])
     try:
-        data, command = _find(recipe, own_path), shlex.join(["vla", *sys.argv[1:]])
-        result = train(recipe, data, _out(args, recipe), args.resume, args.wandb, command)
+        if isinstance(found, StagedRecipe):
+            return _run_stages(args, found, command, extra)
+        from vla.train.trainer import train
+
+        recipe, own_path = found
+        result = train(recipe, _find(recipe, own_path), _out(args, recipe), args.resume, args.wandb, command)
     except TrainingStopped as stopped:
         print(f"vla: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
@@ -150,6 +178,25 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         print(f"success {rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] on {rate['n']} validation episodes")
     if result.advice:
         print(result.advice)
+    return 0
+
+
+def _run_stages(args: argparse.Namespace, staged: StagedRecipe, command: str, extra: list[str]) -> int:
+    """Carry out a recipe of stages, or as one process of several the stage that it was asked for."""
+    from vla.train import staged as stages
+    from vla.train.processes import end_with_parent
+
+    out = _out(args, staged)
+    if args.stage:
+        end_with_parent()
+        stages.train_stage(staged, args.stage, out, stages.Parts(said=command, wandb=args.wandb))
+        return 0
+    count = args.processes or (1 if args.device else stages.processes_here())
+    words = ["train", args.name, "--out", str(out), "--resume", *["--wandb"] * args.wandb, "--stage"]
+    agent = stages.train_staged(staged, out, args.resume, stages.Parts(count, tuple(words), command, args.wandb))
+    print(f"agent written to {agent}")
+    words = ["vla", "eval", "--env", staged.stages[-1].recipe.env, "--agent", str(agent)]
+    print(f"evaluate it on episodes that it has not seen: {shlex.join(words)}")
     return 0
 
 

@@ -80,6 +80,7 @@ class Stills:
         folder: str | Path,
         progress: bool = True,
         randomize: Sequence[str] = (),
+        plain: float = 0.0,
     ) -> Stills:
         """The stills of an env: opened if they are there and still what the env renders, else made.
 
@@ -93,6 +94,7 @@ class Stills:
             folder: where they are kept, in a folder named after env, seed, count and the rest.
             progress: show a progress bar, and say what is rendered.
             randomize: axes of ``vla.perturb`` that vary from scene to scene.
+            plain: the share of the scenes, spread evenly, in which no axis varies.
 
         Raises:
             VlaError: the env refers to nothing, has another spec or can't do an axis, or the disk is full.
@@ -100,9 +102,10 @@ class Stills:
         identity = {"env": env.name, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
         identity |= {"randomize": sorted(randomize)} if randomize else {}
         identity |= {"env_options": env.options} if env.options else {}
+        identity |= {"plain": round(plain * count)} if plain and randomize else {}
         root = Path(folder) / _name(identity)
         say = print if progress else lambda text: None
-        make = partial(_Photographer, env, count, tuple(sorted(randomize)))
+        make = partial(_Photographer, env, count, tuple(sorted(randomize)), identity.get("plain", 0))
         photographer = make()
         try:
             photographer.require(spec)
@@ -170,9 +173,9 @@ class Stills:
 class _Photographer:
     """Renders the ``total`` scenes of one env. Lives in a worker."""
 
-    def __init__(self, env: EnvRef, total: int, randomize: Sequence[str]) -> None:
+    def __init__(self, env: EnvRef, total: int, randomize: Sequence[str], plain: int = 0) -> None:
         perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(env.env_class), f"env {env.name}")
-        self._axes, self._total = randomize, total
+        self._axes, self._total, self._plain = randomize, total, plain
         self._name, self._env = env.name, cast(Any, env.make())  # with the contract's extras
 
     def require(self, spec: EnvSpec) -> None:
@@ -189,7 +192,7 @@ class _Photographer:
         tasks = tasks_of(self._env)
         for index in range(start, start + count):
             own = episode_seed("stills", seed, index)
-            drawn = perturb.drawn(self._axes, own)
+            drawn = perturb.drawn(self._axes, own) if (index * self._plain) % self._total >= self._plain else {}
             harder = perturb.for_reset(drawn)
             options = {"stage": "midway"} | ({"perturb": harder} if harder else {})
             if tasks:  # one after the other, and as many scenes of each: changing the task is costly

@@ -118,6 +118,7 @@ class Feed:
             self._stills = Stills.build(
                 *(self.env, self.cache.spec, data.stills, recipe.seed, cache_homes(self._folder)[-1] / "stills"),
                 randomize=data.stills_randomize,
+                plain=data.stills_plain,
             )
             self._stills_order = SampleOrder(len(self._stills), recipe.seed)
             self.stills_fingerprint = self._stills.fingerprint
@@ -193,12 +194,23 @@ class Feed:
             rng = batch_rng(recipe.seed, step, self.part(part))
             batch = pinned(self.prepare(self._windows(count, rng)), self._device)
             if self._stills is not None:
-                begin = count * recipe.data.stills_batch + self._rank * self._stills_share
-                chosen = self._stills_order.take(begin, self._stills_share)
-                stills = self._stills.batch(chosen, recipe.data.stills_sentences, rng, self._paraphrase)
-                batch["stills"] = pinned(self.prepare(stills), self._device)
+                batch["stills"] = self._still(count, rng)
             parts.append(batch)
         return parts
+
+    def stills_alone(self, step: int) -> list[dict[str, Any]]:
+        """The stills of each micro-batch of a step, and no windows."""
+        each = self._recipe.optim.accumulate
+        rngs = [batch_rng(self._recipe.seed, step, self.part(part)) for part in range(each)]
+        return [self._still(step * each + part, rng) for part, rng in enumerate(rngs)]
+
+    def _still(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
+        """This process's share of the stills of micro-batch number ``count``."""
+        assert self._stills is not None
+        data, begin = self._recipe.data, count * self._recipe.data.stills_batch + self._rank * self._stills_share
+        chosen = self._stills_order.take(begin, self._stills_share)
+        stills = self._stills.batch(chosen, data.stills_sentences, rng, self._paraphrase)
+        return pinned(self.prepare(stills), self._device)
 
 
 def recorded_options(data_dir: Path, env: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from vla.contracts import VlaError
 from vla.registry import UnknownNameError, load_function
 from vla.train.cloning import BehaviourCloning
+from vla.train.grounding import Grounding
 from vla.train.objectives import Objective
 
-OBJECTIVES: dict[str, type[Objective]] = {"behaviour_cloning": BehaviourCloning}
+OBJECTIVES: dict[str, type[Objective]] = {"behaviour_cloning": BehaviourCloning, "grounding": Grounding}
 
 
 def load_objective(name: str) -> type[Objective]:

@@ -20,10 +20,15 @@ FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
 
 
 def learning_rate(optim: OptimConfig, step: int) -> float:
-    """Linear warm-up over ``warmup_steps``, then a cosine down to 1 % of the peak at the last step."""
+    """Linear warm-up over ``warmup_steps``, then a cosine down to 1 % of the peak at the last step.
+
+    With ``decay`` below 1 the peak is held, and the cosine fills the last share of the steps alone: warm-up, stable,
+    decay (Hu et al., "MiniCPM", 2024). A training that goes on from another's weights then needs no second summit.
+    """
     if step < optim.warmup_steps:
         return optim.lr * (step + 1) / optim.warmup_steps
-    share = min(1.0, (step - optim.warmup_steps) / max(1, optim.steps - 1 - optim.warmup_steps))
+    begin = max(optim.warmup_steps, optim.steps - round(optim.decay * optim.steps))
+    share = min(1.0, max(0, step - begin) / max(1, optim.steps - 1 - begin))
     return optim.lr * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * share)) / 2)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import PER_METRE, Env, EnvSpec, Observation, VlaError
-from vla.contracts.abilities import points_of
+from vla.contracts.abilities import MeasuresSafety, points_of
 from vla.data.recording.shards import Episode
 
 STEPS_AFTER_SUCCESS = 3  # so that the data shows the arm leaving what it has done
@@ -23,6 +23,7 @@ CALM_MEMORY = 0.5  # what is left of the noise one step later, outside a burst
 # Fewest and most of one turn. The agent's counts steps without progress: short ones end anywhere, long ones where it
 # no longer knows how to go on, and there its corrections are worth most.
 AGENT_STEPS, EXPERT_STEPS = (8, 80), (20, 50)
+LEADS_UP = 10  # steps before a violation of the env's safety limits that are not to be learnt from
 
 
 def play_episode(
@@ -32,6 +33,7 @@ def play_episode(
     noise: float,
     agent: Any = None,
     sensors: Callable[[Observation], Observation] | None = None,
+    safe: bool = False,
 ) -> Episode:
     """Let the env's expert play one episode, with noise on what it does, or in turns with an agent.
 
@@ -45,6 +47,8 @@ def play_episode(
         noise: standard deviation in metres; the episode's own is drawn from 0 to this.
         agent: acts in turns with the expert. The episode ends early where it spoils things for good.
         sensors: what becomes of each observation before it is recorded and the agent sees it.
+        safe: the steps that lead up to a violation of the env's safety limits count as not the expert's, so that
+            nobody learns from them, and the facts say which limits were violated.
 
     Raises:
         BadObservationError: if an observation is not what the env's spec promises.
@@ -61,6 +65,8 @@ def play_episode(
     turns = Turns(agent, np.random.default_rng([seed, 2]))
     rows: dict[str, list[Any]] = {}
     texts: list[str] = []
+    limits = env.safety_limits if safe and isinstance(env, MeasuresSafety) else {}
+    violations: dict[str, list[int]] = {}
     progress, success, left = 0.0, False, -1
     while left != 0:
         seen = sensors(env.observe()) if sensors else env.observe()
@@ -89,6 +95,9 @@ def play_episode(
         texts.append(step.sub_instruction)
         result = env.play(executed)
         progress, success = float(result.info["progress"]), success or bool(result.info["success"])
+        for name, most in limits.items():
+            if result.info["safety"][name] > most:
+                violations.setdefault(name, []).append(len(texts) - 1)
         left -= 1
         if left < 0 and result.terminated:
             left = STEPS_AFTER_SUCCESS
@@ -97,6 +106,11 @@ def play_episode(
     facts = {"seed": seed, "options": options, **{k: info[k] for k in ("instruction", "language", "kind", "category")}}
     facts |= {"items": info.get("items", []), "success": success, "progress": progress, "steps": len(texts)}
     facts |= {"noise": sigma, "final_state": env.observe().state.tolist()}
+    if safe:
+        facts["violations"] = sorted(violations)
+        for step in set().union(*violations.values()):
+            first = max(0, step + 1 - LEADS_UP)
+            rows["by_expert"][first : step + 1] = [0.0] * (step + 1 - first)
     images = {c.name: np.stack(rows.pop(f"images.{c.name}")) for c in spec.cameras}
     arrays = {name: np.asarray(values, dtype=np.float32) for name, values in rows.items()}
     return Episode(facts, arrays, texts, images)

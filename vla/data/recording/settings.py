@@ -33,6 +33,7 @@ class RecordSettings:
         agent: an agent, by name or folder, that acts in turns with the expert, see ``demonstrate.py``; "" for none.
         env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
         randomize: axes of ``vla.perturb`` that are varied from episode to episode.
+        safe: whether what leads up to a violation of the env's safety limits is left out of what is learnt from.
     """
 
     env: str
@@ -49,6 +50,7 @@ class RecordSettings:
     agent: str = ""
     env_options: dict[str, Any] = field(default_factory=dict)
     randomize: tuple[str, ...] = ()
+    safe: bool = False
 
     @property
     def env_ref(self) -> EnvRef:
@@ -60,10 +62,12 @@ class RecordSettings:
         names = ("env", "seed", "noise", "items", "language", "kind", "video_format", "keep_failures")
         values = {name: getattr(self, name) for name in names}
         values |= {"items": list(self.items) if self.items else None}
-        if self.env_options:  # these three are absent from older recordings
+        if self.env_options:  # these and the agent are absent from older recordings
             values["env_options"] = self.env_options
         if self.randomize:
             values["randomize"] = sorted(self.randomize)
+        if self.safe:
+            values["safe"] = True
         return values | ({"agent": self.agent_hash()} if self.agent else {})
 
     def agent_hash(self) -> str:

@@ -103,7 +103,7 @@ class _Player:
         strength = settings.harder(seed).get("noise")
         sensors = NoisySensors(env.env_spec, strength, seed) if strength else None
         try:
-            episode = play_episode(env, seed, options, settings.noise, agent, sensors)
+            episode = play_episode(env, seed, options, settings.noise, agent, sensors, settings.safe)
         except NoExpertError:
             raise
         except (OSError, MemoryError) as error:  # the machine's fault, not the episode's

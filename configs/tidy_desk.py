@@ -1,0 +1,87 @@
+"""The agent that ships, from nothing: what words mean, what the expert does, and what it does about mistakes."""
+
+from dataclasses import replace
+
+from configs import demonstrations
+from vla.recipe import OptimConfig, ValidateConfig
+from vla.stages import Recording, Stage, StagedRecipe
+
+AXES = ("camera", "light", "texture", "distractors", "layout", "state", "noise")
+MIDWAY = ("stage=midway",)
+
+
+def recipe() -> StagedRecipe:
+    """Tidy the desk: four stages, each with what it records.
+
+    vla train tidy_desk
+    vla eval --env tidy_desk --agent runs/tidy_desk/agent --episodes 200 --workers 2
+    """
+    base = demonstrations.recipe()
+    data = replace(
+        base.data,
+        path="desk",
+        record_command="",
+        stills=16_000,
+        stills_batch=32,
+        stills_randomize=AXES,
+        stills_plain=0.5,
+    )
+    optim = OptimConfig(batch_size=48, log_every=50, checkpoint_every=100, lr=1e-3, weight_decay=0.05, decay=0.0)
+    base = replace(base, data=data, validate=ValidateConfig(every=-1))
+    grounding = replace(base, objective="grounding", optim=replace(optim, steps=900, warmup_steps=100))
+    scenes = ("varied", "midway", "varied_midway")
+    cloning = replace(
+        base,
+        init="grounding",
+        data=replace(data, corrections=scenes, corrections_share=0.7, stills_batch=16),
+        optim=replace(optim, steps=4000, warmup_steps=100),
+    )
+    first = (*scenes, "corrections", "varied_corrections")
+    correcting = replace(
+        cloning,
+        init="cloning",
+        data=replace(cloning.data, corrections=first, corrections_share=0.8),
+        optim=replace(optim, steps=1400, warmup_steps=20),
+    )
+    second = (*first, "whole_corrections", "more_corrections")
+    finishing = replace(
+        cloning,
+        init="correcting",
+        data=replace(cloning.data, corrections=second, corrections_share=0.85),
+        optim=replace(optim, steps=1600, warmup_steps=20, decay=0.8),
+    )
+
+    def noisy(name: str, episodes: int, midway: bool = False, varied: bool = False) -> Recording:
+        options, axes = MIDWAY if midway else (), AXES if varied else ()
+        return Recording(name, episodes, 0.03, (2, 5), env_options=options, randomize=axes, safe=True)
+
+    def corrected(name: str, episodes: int, varied: bool = False, whole: bool = False) -> Recording:
+        kind, items = ("all", (3, 5)) if whole else ("any", (2, 5))
+        axes = AXES if varied else ()
+        return Recording(name, episodes, 0.02, items, kind, randomize=axes, in_turns=True, safe=True)
+
+    return StagedRecipe(
+        name="tidy_desk",
+        stages=(
+            Stage("grounding", grounding, (noisy("desk", 450),), least=(("grounding_accuracy", 0.7),)),
+            Stage(
+                "cloning",
+                cloning,
+                (
+                    noisy("varied", 450, varied=True),
+                    noisy("midway", 250, midway=True),
+                    noisy("varied_midway", 250, midway=True, varied=True),
+                ),
+            ),
+            Stage(
+                "correcting",
+                correcting,
+                (corrected("corrections", 150), corrected("varied_corrections", 120, varied=True)),
+            ),
+            Stage(
+                "finishing",
+                finishing,
+                (corrected("whole_corrections", 120, whole=True), corrected("more_corrections", 120, varied=True)),
+            ),
+        ),
+    )
