@@ -63,7 +63,7 @@ def recipe() -> StagedRecipe:
     return StagedRecipe(
         name="tidy_desk",
         stages=(
-            Stage("grounding", grounding, (noisy("desk", 450),), least=(("grounding_accuracy", 0.7),)),
+            Stage("grounding", grounding, (noisy("desk", 450),), least=(("grounding_accuracy", 0.6),)),
             Stage(
                 "cloning",
                 cloning,

@@ -1,21 +1,26 @@
-"""A recipe of stages that is over in seconds: two of them on the plane of dots, the second with corrections."""
+"""A recipe of stages that is over in seconds, on the plane of dots; and every training of every recipe, by name."""
+
+from __future__ import annotations
 
 from dataclasses import replace
 
 from policies.flow_config import FlowConfig
+from vla import registry
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig
 from vla.stages import Recording, Stage, StagedRecipe
 
+NAME = "tests.staged_recipe:recipe"
+
 
 def recipe() -> StagedRecipe:
-    """See above."""
+    """Two stages, the second with corrections of the first's agent."""
     base = Recipe(
         name="staged",
         env="tests.fake_env:DotEnv",
         policy="flow",
         policy_config=FlowConfig.tiny(),
         data=DataConfig("dots", stills=8, stills_batch=2, stills_randomize=("state",), stills_plain=0.5),
-        optim=OptimConfig(steps=4, batch_size=4, log_every=2, checkpoint_every=2, warmup_steps=1, decay=0.5),
+        optim=OptimConfig(steps=4, batch_size=4, log_every=2, checkpoint_every=1, warmup_steps=1, decay=0.5),
         validate=ValidateConfig(every=-1),
     )
     cloning = replace(base, init="grounding", data=replace(base.data, corrections=("mended",), corrections_share=0.5))
@@ -23,6 +28,16 @@ def recipe() -> StagedRecipe:
         name="staged",
         stages=(
             Stage("grounding", replace(base, objective="grounding"), (Recording("dots", 6, noise=0.01),)),
-            Stage("cloning", cloning, (Recording("mended", 3, in_turns=True),)),
+            Stage("cloning", cloning, (Recording("mended", 2, in_turns=True),)),
         ),
     )
+
+
+def every_training() -> dict[str, Recipe]:
+    """The recipes of ``configs/``, and of those that have stages each stage's as NAME.STAGE."""
+    found = {}
+    for name in registry.names("recipe"):
+        one = registry.load_recipe(name)
+        trained = [one] if isinstance(one, Recipe) else [one.trained(stage.name) for stage in one.stages]
+        found |= {recipe.name: recipe for recipe in trained}
+    return found

@@ -488,5 +488,5 @@ def test_what_files_say_does_nothing_to_the_terminal(
 
 
 def test_printed_commands_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "train", "tidy_desk_flow", "--data", tmp_path / "my data", "--out", tmp_path / "my run")
+    line = refused(capsys, "train", "demonstrations", "--data", tmp_path / "my data", "--out", tmp_path / "my run")
     assert f"--out '{tmp_path}/my data'" in line

@@ -66,7 +66,7 @@ def test_imports_run_one_way() -> None:
         ("vla/a.py", "import policies.flow as p"),
         ("envs/a.py", "from policies import flow"),
         ("policies/a.py", "import envs"),
-        ("policies/b.py", "import numpy, configs.tidy_desk_flow"),
+        ("policies/b.py", "import numpy, configs.demonstrations"),
     ],
 )
 def test_a_breach_is_seen(tmp_path: Path, file: str, line: str) -> None:
@@ -105,7 +105,7 @@ def test_recipes_are_listed_and_shown_without_torch() -> None:
     main = "from vla.cli import main\nassert main(['train', *{!r}]) == 0"
     assert loaded_after(main.format(["--list"]), (*HEAVY, "policies")) == []
     recipes = "from vla.registry import load_recipe, names\n[load_recipe(name) for name in names('recipe')]\n"
-    assert loaded_after(recipes + main.format(["tidy_desk_flow", "--show", "--policy.trunk.map_dim", "32"])) == []
+    assert loaded_after(recipes + main.format(["demonstrations", "--show", "--policy.trunk.map_dim", "32"])) == []
 
 
 class LightEnv(DotEnv):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from vla import registry
+from tests.staged_recipe import every_training
 from vla.contracts import VlaError
 from vla.recipe import (
     DataConfig,
@@ -126,14 +126,14 @@ def test_settings_that_do_not_go_together_are_refused_before_any_work(
 ) -> None:
     from vla.cli import main
 
-    assert main(["train", "tidy_desk_flow", *words.split(), "--data", "no/such"]) == 2
+    assert main(["train", "demonstrations", *words.split(), "--data", "no/such"]) == 2
     told = capsys.readouterr().err
     assert part in told and told.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", registry.names("recipe"))
+@pytest.mark.parametrize("name", every_training())
 def test_every_setting_of_every_recipe_is_explained_and_survives_a_file(name: str) -> None:
-    one = registry.load_recipe(name)
+    one = every_training()[name]
     one.check()
     meanings = explained(one)
     assert [key for key, _ in settings(one) if not meanings.get(key)] == []
@@ -169,7 +169,7 @@ def test_a_run_of_before_goes_on_with_steps_where_recipes_say_seconds() -> None:
     from vla.registry import load_recipe
     from vla.train.run_folder import changes
 
-    recipe = load_recipe("tidy_desk_flow")
+    recipe = load_recipe("demonstrations")
     assert recipe.data.decision_s == 1.2
     before = recipe_to_dict(recipe)
     del before["data"]["decision_s"]

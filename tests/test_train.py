@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.fake_env import DotEnv
+from tests.staged_recipe import every_training
 from vla import registry
 from vla.agent import GOLDEN_TOLERANCE, load
 from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaError
@@ -186,9 +187,9 @@ def assert_same_files(left: Path, right: Path) -> None:
 # ------------------------------------------------------------------ the battery
 
 
-@pytest.mark.parametrize("name", registry.names("recipe"))
+@pytest.mark.parametrize("name", every_training())
 def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = registry.load_recipe(name)
+    recipe = every_training()[name]
     try:
         env = registry.make_env(recipe.env or "tests.fake_env:DotEnv")  # some train on any dataset
     except MissingExtraError as error:
@@ -219,13 +220,12 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
 def shipped_networks() -> dict[str, Recipe]:
     """A recipe for each network that a recipe trains or a shipped agent has: its real size and layers."""
     found = {}
-    for name in registry.names("recipe"):
-        recipe = registry.load_recipe(name)
+    for recipe in every_training().values():
         found[recipe.policy, recipe.policy_config] = recipe
     assert {policy for policy, _ in found} == set(registry.names("policy")), "a policy that no recipe trains"
     for folder in sorted(agents_dir().glob("*/agent.json")):
         agent = load(folder.parent, "cpu")
-        found.setdefault((agent.policy_name, agent.config), replace(registry.load_recipe("tidy_desk_flow"),
+        found.setdefault((agent.policy_name, agent.config), replace(registry.load_recipe("demonstrations"),
                          policy=agent.policy_name, policy_config=agent.config))  # fmt: skip
     return {recipe.name: recipe for recipe in found.values()}
 
@@ -577,16 +577,16 @@ def test_idle_parameters_are_named(data: Path, tmp_path: Path, capsys: pytest.Ca
 def test_command_lists_shows_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     from vla.cli import main
 
-    assert main(["train", "--list"]) == 0 and "tidy_desk_flow" in capsys.readouterr().out
-    assert main(["train", "tidy_desk_flow", "--optim.steps=77", "--show"]) == 0
+    assert main(["train", "--list"]) == 0 and "demonstrations" in capsys.readouterr().out
+    assert main(["train", "demonstrations", "--optim.steps=77", "--show"]) == 0
     assert " 77" in capsys.readouterr().out
     assert main(["train"]) == 2 and "--list" in capsys.readouterr().err
-    assert main(["train", "tidy_desk_flow", "--steps", "5"]) == 2
+    assert main(["train", "demonstrations", "--steps", "5"]) == 2
     assert "did you mean --optim.steps?" in capsys.readouterr().err
-    assert main(["train", "--resume", "tidy_desk_flow", "--data", "no/such"]) == 2
+    assert main(["train", "--resume", "demonstrations", "--data", "no/such"]) == 2
     told = capsys.readouterr().err  # it may be a name on the hub, which cannot be asked here
     assert "there is no folder no/such" in told and "record one with: vla record --env tidy_desk" in told
-    assert main(["train", "tidy_desk_flow", "--data", "tests/none"]) == 2
+    assert main(["train", "demonstrations", "--data", "tests/none"]) == 2
     assert "there is no dataset in tests/none; record one with: vla record" in capsys.readouterr().err
 
 

@@ -64,7 +64,7 @@ def test_what_is_in_it(wheel: Path) -> None:
         "vla/eval/pages/style.css",
         "envs/tidy_desk/task.py",
         "policies/flow.py",
-        "vla/configs/tidy_desk_flow.py",
+        "vla/configs/demonstrations.py",
         "vla/assets/arms/panda.xml",
         "vla/assets/agents/tidy_desk/model.safetensors",
         f"vla-{__version__}.dist-info/licenses/LICENSE",
@@ -82,12 +82,12 @@ def test_it_finds_its_own_parts(installed: Path, tmp_path: Path) -> None:
     *folders, envs, policies, recipes = json.loads(run(installed / "python", "-c", code, cwd=tmp_path))
     for folder in folders:
         assert Path(folder).is_relative_to(installed.parent)
-    assert "tidy_desk" in envs and "flow" in policies and "tidy_desk_flow" in recipes
+    assert "tidy_desk" in envs and "flow" in policies and "demonstrations" in recipes
 
 
 def test_the_command_line(installed: Path, tmp_path: Path) -> None:
     assert run(installed / "vla", "--version", cwd=tmp_path) == f"vla {__version__}\n"
-    assert "tidy_desk_flow" in run(installed / "vla", "train", "--list", cwd=tmp_path)
+    assert "demonstrations" in run(installed / "vla", "train", "--list", cwd=tmp_path)
 
 
 @pytest.mark.slow

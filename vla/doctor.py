@@ -166,7 +166,7 @@ def agents() -> list[Check]:
     folder = agents_dir()
     names = sorted(path.parent.name for path in folder.glob("*/agent.json")) if folder.is_dir() else []
     if not names:
-        return [Check("Agent", MISSING, f"no agent in {folder}", "vla train tidy_desk_flow   # or git checkout assets")]
+        return [Check("Agent", MISSING, f"no agent in {folder}", "vla train tidy_desk   # or git checkout assets")]
     return [_replay(name, folder / name) for name in names]
 
 

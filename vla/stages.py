@@ -121,8 +121,10 @@ class StagedRecipe:
 
 
 def with_stage_overrides(staged: StagedRecipe, arguments: Sequence[str]) -> StagedRecipe:
-    """The recipe with overrides applied in order: ``--STAGE.optim.steps 9``, ``--STAGE.record.NAME.episodes 9``, and,
-    for every stage, ``--optim.batch_size 9``; ``--seed`` and ``--env`` too; ``--scale 0.1`` shrinks all to a tenth.
+    """The recipe with overrides applied in order.
+
+    Of a stage: ``--STAGE.optim.steps 9``, ``--STAGE.record.NAME.episodes 9`` or ``--STAGE.least FIGURE=0.5``. Of all:
+    ``--optim.batch_size 9`` and the like, ``--seed``, ``--env``; ``--scale 0.1`` shrinks everything to a tenth.
 
     Raises VlaError for an unknown key, a missing value, or a value that does not fit the field's type.
     """
@@ -138,6 +140,9 @@ def with_stage_overrides(staged: StagedRecipe, arguments: Sequence[str]) -> Stag
         elif first in names and field.startswith("record."):
             value = text if equals else words[1] if len(words) > 1 else ""
             staged = _with(staged, first, lambda s, f=field, v=value, k=key: _rerecorded(s, f, v, k))
+        elif first in names and field == "least":
+            least = _least(text if equals else words[-1], key)
+            staged = _with(staged, first, lambda s, one=least: replace(s, least=one))
         elif first in names and field:
             own = [f"--{field}{equals}{text}", *words[1:]]
             staged = _with(staged, first, lambda s, o=own: replace(s, recipe=with_overrides(s.recipe, o)))
@@ -148,6 +153,12 @@ def with_stage_overrides(staged: StagedRecipe, arguments: Sequence[str]) -> Stag
                 staged = _with(staged, name, lambda s, w=words: replace(s, recipe=with_overrides(s.recipe, w)))
             staged = replace(staged, seed=staged.stages[0].recipe.seed)
     return staged
+
+
+def _least(text: str, key: str) -> tuple[tuple[str, float], ...]:
+    """``grounding_accuracy=0.5`` as a stage holds it; nothing for an empty text."""
+    pairs = [one.partition("=") for one in text.split(",") if one]
+    return tuple((name, parse_value(value, float, f"--{key} {name}")) for name, _, value in pairs)
 
 
 def _with(staged: StagedRecipe, name: str, change: Any) -> StagedRecipe:

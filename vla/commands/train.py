@@ -20,22 +20,25 @@ ACCEPTS_OVERRIDES = True  # what argparse does not know is a setting of the reci
 EPILOG = """\
 examples:
   vla train --list                                        the recipes that there are
-  vla train tidy_desk_flow                                train on the recipe's dataset, into runs/tidy_desk_flow
-  vla train tidy_desk_flow --show                         print every setting and stop
-  vla train tidy_desk_flow --resume                       continue after Ctrl-C, a crash or kill -9
-  vla train --resume --out runs/mine                      likewise, with the settings that it was begun with
+  vla train tidy_desk                                     the agent that ships, from nothing: records, trains, corrects
+  vla train tidy_desk --resume                            go on after Ctrl-C, a crash or kill -9
+  vla train tidy_desk --scale 0.01 --out runs/try         all of it at a hundredth of the size
+  vla train tidy_desk --cloning.optim.steps 5000 --optim.precision bf16 --seed 1
+                                                          a setting of one stage, and settings of all
+  vla train tidy_desk --show                              print every setting and stop
   vla train finetune --data data/mine                     go on from the agent that ships, on your own demonstrations
-  vla train tidy_desk_flow --data data/mine --out runs/mine
+  vla train demonstrations --data data/mine --out runs/mine
+  vla train demonstrations --policy.dim 256 --optim.steps 2000 --optim.batch_size=32
+  vla train demonstrations --validate.every 1000 --validate.episodes 50 --seed 1
   vla train lerobot_flow --data lerobot/pusht             any LeRobot v3 dataset: a folder, or one of the hub
-  vla train tidy_desk_flow --policy.dim 256 --optim.steps 2000 --optim.batch_size=32
-  vla train tidy_desk_flow --validate.every 1000 --validate.episodes 50 --seed 1
-  accelerate launch --num_processes 4 -m vla.cli train tidy_desk_flow        four GPUs
-  ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m vla.cli train tidy_desk_flow
-                                                          two CPU cores, one process each
+  vla train --resume --out runs/mine                      continue, with the settings that it was begun with
+  accelerate launch --num_processes 4 -m vla.cli train demonstrations        four GPUs
+  ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m vla.cli train demonstrations
+                                                          two CPU cores, one process each; tidy_desk does so by itself
 
 Any setting of the recipe can be overridden by its name: --policy.*, --data.*, --optim.*, --validate.*, --init,
---trunk_from, --seed, --env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/,
-loss.png and, at the end, agent/, which `vla eval --agent` takes.
+--seed, --env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/, loss.png and,
+at the end, agent/, which `vla eval --agent` takes. One of stages has a folder for each stage, and log.jsonl.
 """
 
 
