@@ -56,9 +56,8 @@ def recipe() -> StagedRecipe:
         return Recording(name, episodes, 0.03, (2, 5), env_options=options, randomize=axes, safe=True)
 
     def corrected(name: str, episodes: int, varied: bool = False, whole: bool = False) -> Recording:
-        kind, items = ("all", (3, 5)) if whole else ("any", (2, 5))
-        axes = AXES if varied else ()
-        return Recording(name, episodes, 0.02, items, kind, randomize=axes, in_turns=True, safe=True)
+        one = Recording(name, episodes, 0.02, (2, 5), randomize=AXES if varied else (), in_turns=True, safe=True)
+        return replace(one, kind="all", items=(3, 5)) if whole else one
 
     return StagedRecipe(
         name="tidy_desk",

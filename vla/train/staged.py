@@ -91,7 +91,11 @@ def train_staged(staged: StagedRecipe, out: Path, resume: bool, parts: Parts) ->
             raise VlaError(f"{out} already holds a run; go on with it with --resume, or name another folder with --out")
         run = _Run(staged, out, parts)
         write_atomically(out / SETTINGS, json.dumps(staged_to_dict(staged), indent=1) + "\n")
-        return run.all()
+        try:
+            return run.all()
+        except KeyboardInterrupt:
+            print("\nstopped; what is finished is kept, and the same command with --resume goes on", flush=True)
+            raise
 
 
 class _Run:

@@ -108,9 +108,9 @@ def play_episode(
     facts |= {"noise": sigma, "final_state": env.observe().state.tolist()}
     if safe:
         facts["violations"] = sorted(violations)
-        for step in set().union(*violations.values()):
-            first = max(0, step + 1 - LEADS_UP)
-            rows["by_expert"][first : step + 1] = [0.0] * (step + 1 - first)
+        for when in set().union(*violations.values()):
+            first = max(0, when + 1 - LEADS_UP)
+            rows["by_expert"][first : when + 1] = [0.0] * (when + 1 - first)
     images = {c.name: np.stack(rows.pop(f"images.{c.name}")) for c in spec.cameras}
     arrays = {name: np.asarray(values, dtype=np.float32) for name, values in rows.items()}
     return Episode(facts, arrays, texts, images)
