@@ -26,12 +26,13 @@ from vla.train.optim import learning_rate
 from vla.train.staged import AGENT, LOG, Parts, train_staged
 
 ROOT = Path(__file__).parents[1]
+ALONE = Parts(workers=1)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("staged") / "whole"
-    train_staged(recipe(), out, False, Parts(said="vla train staged"))
+    train_staged(recipe(), out, False, replace(ALONE, said="vla train staged"))
     return out
 
 
@@ -55,7 +56,7 @@ def test_it_records_trains_and_says_what_each_part_came_to(whole: Path, capsys: 
     assert facts["recording"]["agent"] == load(whole / "grounding" / AGENT, "cpu").hash
 
     capsys.readouterr()
-    train_staged(recipe(), whole, True, Parts())
+    train_staged(recipe(), whole, True, ALONE)
     told = capsys.readouterr().out
     assert told.count("done before") == 2 and "minutes in all" in told and "recording" not in told
 
@@ -114,17 +115,17 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_weights(
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, where)
         with pytest.raises((KeyboardInterrupt, VlaError)):
-            train_staged(recipe(), tmp_path / "run", False, Parts())
+            train_staged(recipe(), tmp_path / "run", False, ALONE)
     with pytest.raises(VlaError, match="already holds a run; go on with it with --resume"):
-        train_staged(recipe(), tmp_path / "run", False, Parts())
-    train_staged(recipe(), tmp_path / "run", True, Parts())
+        train_staged(recipe(), tmp_path / "run", False, ALONE)
+    train_staged(recipe(), tmp_path / "run", True, ALONE)
     assert agent_hash(tmp_path / "run") == agent_hash(whole)
 
 
 def test_a_finished_part_keeps_its_settings(whole: Path) -> None:
     def refused(*words: str) -> str:
         with pytest.raises(VlaError) as error:
-            train_staged(with_stage_overrides(recipe(), words), whole, True, Parts())
+            train_staged(with_stage_overrides(recipe(), words), whole, True, ALONE)
         return str(error.value)
 
     assert "stage cloning in" in refused("--cloning.optim.lr=0.1") and "optim.lr was 0.0003 and is 0.1" in refused(
@@ -144,7 +145,7 @@ def test_a_stage_that_stays_below_what_it_must_reach_ends_the_run(whole: Path, t
     one = recipe()
     wanted = replace(one.stages[0], least=(("grounding_accuracy", 2.0),))
     with pytest.raises(VlaError, match=r"stage grounding is not good enough to go on: grounding_accuracy is .* and 2"):
-        train_staged(replace(one, stages=(wanted, one.stages[1])), tmp_path / "run", False, Parts())
+        train_staged(replace(one, stages=(wanted, one.stages[1])), tmp_path / "run", False, ALONE)
     assert not (tmp_path / "run/data/mended").exists()
 
 

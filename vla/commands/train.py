@@ -196,7 +196,7 @@ def _run_stages(args: argparse.Namespace, staged: StagedRecipe, command: str, ex
         return 0
     count = args.processes or (1 if args.device else stages.processes_here())
     words = ["train", args.name, "--out", str(out), "--resume", *["--wandb"] * args.wandb, "--stage"]
-    agent = stages.train_staged(staged, out, args.resume, stages.Parts(count, tuple(words), command, args.wandb))
+    agent = stages.train_staged(staged, out, args.resume, stages.Parts(count, 0, tuple(words), command, args.wandb))
     print(f"agent written to {agent}")
     words = ["vla", "eval", "--env", staged.stages[-1].recipe.env, "--agent", str(agent)]
     print(f"evaluate it on episodes that it has not seen: {shlex.join(words)}")

@@ -29,16 +29,18 @@ _OPEN = ("optim.log_every", "optim.checkpoint_every", "validate.", "data.record_
 
 @dataclass(frozen=True)
 class Parts:
-    """How a stage is trained, apart from what: by how many processes, and the command that each of them runs.
+    """How a stage is carried out, apart from what: by how many processes, and the command that each of them runs.
 
     Attributes:
-        processes: how many; one trains in this process.
+        processes: how many train; one trains in this process.
+        workers: how many record; 0 for one on each CPU.
         command: the words of ``vla train`` with which a process trains one stage, the stage's name at their end.
         said: the command line, for the agent's provenance.
         wandb: whether to log to Weights & Biases.
     """
 
     processes: int = 1
+    workers: int = 0
     command: tuple[str, ...] = ()
     said: str = ""
     wandb: bool = False
@@ -153,6 +155,7 @@ class _Run:
             env_options=env_options(list(recording.env_options)),
             randomize=recording.randomize,
             safe=recording.safe,
+            workers=self.parts.workers,
         )
         summary = record(settings, command=self.parts.said)
         figures = {k: v for k, v in asdict(summary).items() if k not in ("unfilled", "errors")}
