@@ -28,20 +28,20 @@ def recipe() -> StagedRecipe:
     )
     optim = OptimConfig(batch_size=48, log_every=50, checkpoint_every=100, lr=1e-3, weight_decay=0.05, decay=0.0)
     base = replace(base, data=data, validate=ValidateConfig(every=-1))
-    grounding = replace(base, objective="grounding", optim=replace(optim, steps=900, warmup_steps=100))
+    grounding = replace(base, objective="grounding", optim=replace(optim, steps=1500, warmup_steps=100))
     scenes = ("varied", "midway", "varied_midway")
     cloning = replace(
         base,
         init="grounding",
         data=replace(data, corrections=scenes, corrections_share=0.7, stills_batch=16),
-        optim=replace(optim, steps=4000, warmup_steps=100),
+        optim=replace(optim, steps=3600, warmup_steps=100),
     )
     first = (*scenes, "corrections", "varied_corrections")
     correcting = replace(
         cloning,
         init="cloning",
         data=replace(cloning.data, corrections=first, corrections_share=0.8),
-        optim=replace(optim, steps=1400, warmup_steps=20),
+        optim=replace(optim, steps=1200, warmup_steps=20),
     )
     second = (*first, "whole_corrections", "more_corrections")
     finishing = replace(

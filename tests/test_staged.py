@@ -101,7 +101,6 @@ def _before_it_is_noted(patch: pytest.MonkeyPatch, file: str) -> None:
 @pytest.mark.parametrize(
     ("interrupt", "where"),
     [
-        (_while_recording, "dots"),
         (_before_it_is_noted, "data/dots.json"),
         (_while_training, "grounding"),
         (_before_it_is_noted, "grounding/done.json"),

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +157,16 @@ class _Run:
             safe=recording.safe,
             workers=self.parts.workers,
         )
-        summary = record(settings, command=self.parts.said)
-        figures = {k: v for k, v in asdict(summary).items() if k not in ("unfilled", "errors")}
-        self._log({"stage": stage.name, "recorded": recording.name, **figures, "errors": len(summary.errors)})
+        spent, since = marker.with_suffix(".spent"), time.monotonic()
+        before_s = float(read_json(spent)["wall_s"]) if spent.exists() else 0.0
+        try:
+            summary = record(settings, command=self.parts.said)
+        except BaseException:
+            write_atomically(spent, json.dumps({"wall_s": before_s + time.monotonic() - since}))
+            raise
+        figures = {name: getattr(summary, name) for name in ("played", "succeeded", "kept", "frames")}
+        figures |= {"errors": len(summary.errors), "wall_s": round(before_s + time.monotonic() - since, 1)}
+        self._log({"stage": stage.name, "recorded": recording.name, **figures})
         write_atomically(marker, json.dumps({"recording": wanted}, indent=1) + "\n")
 
     def _train(self, stage: Stage) -> None:
