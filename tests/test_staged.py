@@ -140,12 +140,21 @@ def test_a_finished_part_keeps_its_settings(whole: Path) -> None:
         (whole / "cloning/hidden").rename(whole / "cloning/done.json")
 
 
-def test_a_stage_that_stays_below_what_it_must_reach_ends_the_run(whole: Path, tmp_path: Path) -> None:
-    one = recipe()
+def test_a_stage_that_stays_below_what_it_must_reach_is_trained_longer_and_so_may_the_last_be(tmp_path: Path) -> None:
+    out, one = tmp_path / "run", recipe()
     wanted = replace(one.stages[0], least=(("grounding_accuracy", 2.0),))
     with pytest.raises(VlaError, match=r"stage grounding is not good enough to go on: grounding_accuracy is .* and 2"):
-        train_staged(replace(one, stages=(wanted, one.stages[1])), tmp_path / "run", False, ALONE)
-    assert not (tmp_path / "run/data/mended").exists()
+        train_staged(replace(one, stages=(wanted, one.stages[1])), out, False, ALONE)
+    assert not (out / "data/mended").exists()
+
+    def steps(*words: str) -> int:
+        train_staged(with_stage_overrides(recipe(), words), out, True, ALONE)
+        return load(out / AGENT, "cpu").provenance["steps"]
+
+    longer = "--grounding.optim.steps=5"
+    assert steps(longer) == 4 and steps(longer, "--cloning.optim.steps=6") == 6
+    with pytest.raises(VlaError, match="cloning was trained on what an earlier stage would now make anew"):
+        steps("--grounding.optim.steps=7", "--cloning.optim.steps=6")
 
 
 def test_two_processes_end_with_the_one_that_began_them_and_go_on(tmp_path: Path) -> None:

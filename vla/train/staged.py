@@ -134,11 +134,14 @@ class _Run:
         return agent
 
     def _record(self, stage: Stage, recording: Recording, before: str) -> None:
+        from vla.agent import load as load_agent
         from vla.data.recording.record import record
         from vla.data.recording.settings import RecordSettings
 
         marker, wanted = self.out / "data" / f"{recording.name}.json", recording_to_dict(recording)
         wanted |= {"seed": self.staged.seed_of(recording.name), "env": stage.recipe.env}
+        if recording.in_turns:
+            wanted["agent"] = load_agent(str(self.out / before / AGENT), "cpu").hash
         if marker.exists():
             _require_same(read_json(marker)["recording"], wanted, f"{self.out / 'data' / recording.name} was recorded")
             return
@@ -198,6 +201,8 @@ class _Run:
             return False
         then, now = (flat(one) for one in (read_json(done)["recipe"], recipe_to_dict(self.staged.trained(stage.name))))
         then, now = ({k: v for k, v in one.items() if not k.startswith(_OPEN)} for one in (then, now))
+        if then["optim.steps"] < now["optim.steps"]:  # it is trained on, unless a later stage stands on it
+            return False
         _require_same(then, {k: now.get(k) for k in then}, f"stage {stage.name} in {self.out} was trained")
         return True
 
