@@ -37,8 +37,9 @@ examples:
                                                           two CPU cores, one process each; tidy_desk does so by itself
 
 Any setting of the recipe can be overridden by its name: --policy.*, --data.*, --optim.*, --validate.*, --init,
---seed, --env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/, loss.png and,
-at the end, agent/, which `vla eval --agent` takes. One of stages has a folder for each stage, and log.jsonl.
+--trunk_from, --seed, --env. Lists are written 1,2,3. The run's folder gets checkpoints/, train_log.jsonl, tensorboard/,
+loss.png and, at the end, agent/, which `vla eval --agent` takes. One of stages has such a folder for each
+stage, and log.jsonl.
 """
 
 

@@ -68,6 +68,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 def _trained(args: argparse.Namespace, name: str, command: str) -> str:
     """The agent called ``name``, or that which its recipe trains: as ``vla.agent.load`` takes it."""
     from vla import paths, registry
+    from vla.contracts import VlaError
+    from vla.recipe import Recipe
     from vla.train.trainer import train
 
     if (paths.agents_dir() / name / "agent.json").is_file() or name not in registry.names("recipe"):
@@ -75,6 +77,8 @@ def _trained(args: argparse.Namespace, name: str, command: str) -> str:
     out = args.out / "train" / name
     if not (out / "agent" / "agent.json").is_file():
         recipe = registry.load_recipe(name)
+        if not isinstance(recipe, Recipe):
+            raise VlaError(f"{name} is a recipe of stages; train it first, and name its agent")
         if args.steps:
             recipe = replace(recipe, optim=replace(recipe.optim, steps=args.steps))
         train(recipe, args.data or recipe.data.path, out, resume=out.exists(), command=command)
