@@ -77,7 +77,7 @@ def test_override(words: list[str], key: str, value: object) -> None:
         (["--policy.dmi", "3"], ["--policy.dmi", "did you mean --policy.dim?", "dim, chunk, dropout"]),
         (["--policy.trunk.pixel", "3"], ["did you mean --policy.trunk.pixels?", "name, pixels"]),
         (["--steps", "100"], ["--steps", "did you mean --optim.steps?"]),
-        (["--optm.lr", "1"], ["did you mean --optim.lr?", "env, data, optim, validate, init, init_share, trunk_from, seed"]),
+        (["--optm.lr", "1"], ["did you mean --optim.lr?", "env, data, optim, validate, init, init_share, trunk_from"]),
         (["--policy.dim", "wide"], ["--policy.dim", "a whole number", "'wide'"]),
         (["--policy.dim", "1.5"], ["a whole number"]),
         (["--policy.pretrained", "maybe"], ["true or false"]),
