@@ -118,12 +118,9 @@ def test_free_wording_is_understood(sentence: str, goal: Goal) -> None:
         "hello",
         "fly to the moon",
         "put the red one away",
-        "put the red pen and the blue marker in the tray",
-        "put the pens and the blocks away",
-        "tidy everything except the pens",
         "don't touch the red pen",
         "不要动红色的笔",
-        "除了笔都收好",
+        "tidy everything except the pens and the blocks",
         "今天天气很好",
     ],
 )
@@ -161,9 +158,13 @@ def test_a_paraphrase_asks_for_the_same_and_comes_from_the_training_sentences() 
 @pytest.mark.parametrize(
     ("sentence", "reason", "instead"),
     [
-        ("put the red pen in the bin", "pens go in the pen tray, and not in the waste bin", "put the red pen in the"),
-        ("把红色的笔扔进垃圾桶", "pens go in the pen tray", "把红色的笔放进笔盘"),
-        ("red pen -> bin", "not in the waste bin", "put the red pen in the pen tray"),
+        (
+            "put the pens in the bin",
+            "pens go in the pen tray, and not in the waste bin",
+            "put all the pens in the pen tray",
+        ),
+        ("把笔扔进垃圾桶", "pens go in the pen tray", "把所有的笔放进笔盘"),
+        ("pens -> bin", "not in the waste bin", "put all the pens in the pen tray"),
         ("throw the green block away", "are not thrown away", "put the green block in the block box"),
         ("put the blue pen on the floor", "and nowhere else", "put the blue pen in the pen tray"),
         ("把笔放到地上", "and nowhere else", "把所有的笔放进笔盘"),
@@ -178,8 +179,8 @@ def test_a_paraphrase_asks_for_the_same_and_comes_from_the_training_sentences() 
         ("put all the apples in the box", "everything goes by its kind", "tidy the desk"),
         ("clean the kitchen", "nothing that can be tidied here", "tidy the desk"),
         ("把苹果收拾好", "nothing that can be tidied here", "请整理桌面"),
-        ("everything but the pens", "exceptions", "throw all the trash in the waste bin"),
-        ("put the red pen and the blue block away", "more than one thing", "put the blue block in the block box"),
+        ("everything but pens and blocks", "exceptions", "throw all the trash in the waste bin"),
+        ("red pen, red cap, red block, red marker", "more than one thing", "put the red block in the block box"),
         ("put the red one away", "which thing is red", "put the red marker in the pen tray"),
         (" \n", "no words", "tidy the desk"),
         ("🙂🗑️", "no words", "tidy the desk"),
@@ -223,8 +224,8 @@ def test_options_that_contradict_the_instruction_are_refused(option: dict[str, s
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["eval", "--instruction", "put the red pen in the bin"],
-        ["eval", "--instruction", "put the red pen\nin the\x1b[31m bin"],
+        ["eval", "--instruction", "put the pens in the bin"],
+        ["eval", "--instruction", "put the pens\nin the\x1b[31m bin"],
         ["eval", "--instruction", ""],
         ["eval", "--instruction", "\udcff"],
         ["eval", "--instruction", "tidy the desk", "--kind", "named"],

@@ -22,8 +22,8 @@ def _expression(scene: Scene, text: str, index: int) -> ReferringExpression:
     item = scene.placed[index].item
     receptacle = scene.receptacles[item.category]
     yaws = np.array([*item.lies(scene.rotations[index]), receptacle.yaw, receptacle.symmetry], np.float32)
-    offsets = np.concatenate([place - scene.tabletop.position for place in scene.places_of(index)])
-    return ReferringExpression(text, scene.points_of(index), yaws, offsets.astype(np.float32))
+    offsets = np.concatenate([place - scene.tabletop.position for place in scene.places_of(index, item.category)])
+    return ReferringExpression(text, scene.points_of(index, item.category), yaws, offsets.astype(np.float32))
 
 
 def referring_expressions(scene: Scene) -> list[ReferringExpression]:
@@ -50,16 +50,19 @@ def referring_expressions(scene: Scene) -> list[ReferringExpression]:
 
 def doing(scene: Scene) -> str:
     """What is being done now, and how much is in place, in the language of the instruction."""
-    zh, asked = scene.language == "zh", sum(scene.asked)
+    zh, asked = scene.language == "zh", scene.demand.count
     index = scene.target if scene.held is None else scene.held
     if index is None:
         now = "要求的都已放好" if zh else "all that was asked for is in place"
     else:
         item = scene.placed[index].item
         name = f"{phrases.COLOR_WORDS['zh'][item.color]}色{phrases.NOUN_WORDS['zh'][item.noun][0]}" if zh else item.name
-        where = spoken(item.category, scene.language)
+        into = scene.demand.into[index]
+        where = spoken(into, scene.language)
         if scene.held is None:
-            now = ("下一步：" if zh else "next: ") + sub_instruction(item.color, item.noun, scene.language)
+            now = ("下一步：" if zh else "next: ") + sub_instruction(item.color, item.noun, scene.language, into)
+        elif scene.asked[index] and not scene.due()[index]:
+            now = f"拿着{name}，还没轮到它" if zh else f"holding the {name}, whose turn it is not"
         elif scene.asked[index]:
             now = f"正把{name}送到{where}" if zh else f"moving the {name} to the {where}"
         else:
@@ -72,14 +75,20 @@ def shortfall(scene: Scene) -> Shortfall:
     """Why the desk is not as it was asked for."""
     for index in scene.disturbed:
         name = scene.placed[index].item.name
+        if scene.asked[index]:
+            return Shortfall("one too many", f"moved the {name} too, and only {scene.demand.count} were asked for")
         if index in scene.gripped:
             return Shortfall("wrong item", f"picked up the {name}, which was not asked for")
         how = f"pushed the {name} {scene.moved[index] * 100:.0f} cm away, which was not asked for"
         return Shortfall("touched something else", how)
+    for index in sorted(scene.early):
+        name = scene.placed[index].item.name
+        return Shortfall("wrong order", f"put the {name} away before what had to go first")
     missing = [_missing(scene, index) for index, asked in enumerate(scene.asked) if asked and not scene.resting[index]]
     if not missing:
         return Shortfall("ran out of time", "all lies in place, and had not lain there for long enough")
     missing.sort(key=lambda one: _REASONS.index(one.reason))
+    missing = missing[: scene.demand.count - round(scene.progress * scene.demand.count)]
     more = f"; and {len(missing) - 2} more" if len(missing) > 2 else ""
     return Shortfall(missing[0].reason, "; ".join(one.detail for one in missing[:2]) + more)
 
@@ -87,8 +96,9 @@ def shortfall(scene: Scene) -> Shortfall:
 def _missing(scene: Scene, index: int) -> Shortfall:
     """Where an item is that should be in its receptacle, and is not."""
     item, at = scene.placed[index].item, scene.positions[index]
-    own = scene.receptacles[item.category]
-    name, place = f"the {item.name}", f"the {spoken(item.category)}"
+    into = scene.demand.into[index]
+    own = scene.receptacles[into]
+    name, place = f"the {item.name}", f"the {spoken(into)}"
     if scene.held == index:
         return Shortfall("ran out of time", f"{name} was still in the grip")
     if scene.inside[index]:

@@ -72,7 +72,7 @@ class TidyExpert:
         step = self._limited(goal - position)
         turn = float(np.clip(turn - yaw, -0.22, 0.22))
         action = np.concatenate((position + step, rotation_down(yaw + turn), [grip]))
-        words = sub_instruction(item.color, item.noun, scene.language)
+        words = sub_instruction(item.color, item.noun, scene.language, scene.demand.into[named])
         return ExpertStep(action.astype(np.float32), words)
 
     # --- the two halves of the task: pick, and place -----------------------------------------------------------------
@@ -103,13 +103,14 @@ class TidyExpert:
     def _move_held(self, target: int, position: np.ndarray, yaw: float) -> tuple[np.ndarray, float, float]:
         scene = self._scene
         item = scene.placed[target].item
-        receptacle = scene.receptacles[item.category]
+        receptacle = scene.receptacles[scene.demand.into[target]]
         slot, turned = self._slot(receptacle, target), yaw
         self._closing = min(self._closing + 1, _CLOSE_FOR - 1) if self._closing else 0
         if item.category == "pens":
             long_axis = scene.rotations[target][:, 0]
-            turn = _wrap(receptacle.yaw - math.atan2(long_axis[1], long_axis[0]), math.pi)
-            turned = min(self._allowed(yaw + turn, math.pi, slot), key=lambda c: abs(c - yaw) + 0.3 * abs(c))
+            lengthwise, same = receptacle.lengthwise
+            turn = _wrap(lengthwise - math.atan2(long_axis[1], long_axis[0]), same)
+            turned = min(self._allowed(yaw + turn, same, slot), key=lambda c: abs(c - yaw) + 0.3 * abs(c))
         goal = position[:2] + slot - scene.positions[target][:2]  # so that the item, not the tool, comes to the slot
         away = float(np.linalg.norm(goal - position[:2]))
         askew = abs(turned - yaw)
@@ -118,7 +119,7 @@ class TidyExpert:
         if 0 < self._closing < 4 and position[2] < 0.05:  # let the fingers press before lifting
             return np.array([*position[:2], max(_LOWEST, float(scene.positions[target][2]))]), yaw, 0.0
         self._closing = 0
-        near = 0.013 if item.category == "pens" else 0.020
+        near = 0.020 if item.category != "pens" else 0.013 if receptacle.category == "pens" else 0.008
         if away < near and askew < 0.17:
             if position[2] < release + 0.013:
                 return np.array([*goal, position[2]]), turned, 1.0

@@ -12,20 +12,25 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 import envs.tidy_desk.phrases as phrases
+import envs.tidy_desk.phrases_composed as composed
 from envs.tidy_desk.goals import (
     LANGUAGES,
+    NOUNS,
     SPLITS,
     Goal,
+    Thing,
 )
 from envs.tidy_desk.phrases import Choice, Words
 from envs.tidy_desk.reading import parse
 from vla.contracts import VlaError
+
+_FIELDS = phrases.FIELDS | composed.FIELDS
 
 
 def write(goal: Goal, language: str, split: str, rng: np.random.Generator) -> str:
@@ -39,6 +44,8 @@ def write(goal: Goal, language: str, split: str, rng: np.random.Generator) -> st
     """
     templates, slots = grammar(goal, language, split)
     mode = "train" if split == "train" else str(rng.choice(["template", "word", "pair"], p=[0.5, 0.3, 0.2]))
+    if mode == "pair" and not any("{open}" in template for (template,) in templates.train):
+        mode = "template"
     return finish(draw(templates, slots, mode, rng), language, rng)
 
 
@@ -118,6 +125,8 @@ def grammar(goal: Goal, language: str, split: str) -> tuple[Words, dict[str, Wor
     if language not in LANGUAGES or split not in SPLITS:
         raise VlaError(f"no sentences for language '{language}' and split '{split}'; known: {LANGUAGES} and {SPLITS}")
     slots = {"open": phrases.OPENERS[language]}
+    if goal.kind == "composed":
+        return _composed_grammar(goal, language, slots)
     if goal.kind == "all":
         slots |= {"tidy": phrases.TIDY_WORDS[language], "desk": phrases.DESK_WORDS[language]}
         return phrases.ALL_TEMPLATES[language], slots
@@ -128,6 +137,74 @@ def grammar(goal: Goal, language: str, split: str) -> tuple[Words, dict[str, Wor
     }
     move, away = phrases.MOVE_TEMPLATES[language], phrases.AWAY_TEMPLATES[language][goal.category]
     return Words(move.train + away.train, move.new + away.new), slots
+
+
+def _composed_grammar(goal: Goal, language: str, slots: dict[str, Words]) -> tuple[Words, dict[str, Words]]:
+    """See ``grammar``."""
+    sort, things, templates = goal.category, goal.things, composed.TEMPLATES[language]
+    if sort == "place":
+        move = phrases.MOVE_TEMPLATES[language]
+        put, rec = phrases.PUT_WORDS[language][goal.place], phrases.RECEPTACLE_WORDS[language][goal.place]
+        return move, slots | {"put": put, "rec": rec, "item": item_words(things[0], language)}
+    if sort == "relation":
+        told = _told(goal, language)
+        return templates[sort], slots | {"told": told}
+    if sort == "quantity":
+        color, noun = things[0]
+        said = phrases.COLOR_WORDS[language].get(color, "")
+        counted = f"{said} {phrases.NOUN_WORDS[language][noun][0]}".strip() if language == "en" else ""
+        counted = counted or (f"{said}色" if said else "") + phrases.NOUN_WORDS[language][noun][0]
+        some = composed.NUMBERS[language][goal.count]
+        return templates[sort], slots | {"some": _each(some, lambda t: t.format(n=counted, m=phrases.MEASURES[noun]))}
+    if sort == "question":
+        looked_for = _looked_for(things[0], language)
+        if len(things) == 1:
+            return templates[sort], slots | {"any": looked_for}
+        return templates["choice"], slots | {"any": looked_for, "else": _said(things[1], language)}
+    named = dict(zip("abc", (_said(thing, language) for thing in things), strict=False))
+    return templates[{2: "two", 3: "three"}[len(things)] if sort == "several" else sort], slots | named
+
+
+def _looked_for(thing: Thing, language: str) -> Words:
+    """The ways to name what a question asks after."""
+    color, noun = thing
+    if noun not in NOUNS:
+        return composed.LOOKED_FOR[language][noun]
+    said, word = phrases.COLOR_WORDS[language].get(color, ""), phrases.NOUN_WORDS[language][noun][0]
+    waste = NOUNS[noun] == "waste"
+    if language == "zh":
+        return Words((((f"{said}色的" if said else "") + word, "", "它们", "扔掉" if waste else "收好", ""),))
+    return Words(((f"{said} {word}s".strip(), "are", "them", "throw" if waste else "put", "away"),))
+
+
+def _told(goal: Goal, language: str) -> Words:
+    """The ways to tell a thing by another, or by a receptacle."""
+    noun = goal.things[0][1]
+    called = [f"the {word}" if language == "en" else word for word in phrases.NOUN_WORDS[language][noun]]
+    if goal.place:
+        marks = [mark for (mark,) in phrases.RECEPTACLE_WORDS[language][goal.place].train if mark != "the trash"]
+    else:
+        marks = [f"the {w}" if language == "en" else w for w in phrases.NOUN_WORDS[language][goal.things[1][1]]]
+    forms = composed.RELATIONS[language][goal.relation]
+
+    def all_ways(some: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        ways = itertools.product(some, called, marks)
+        return tuple((form.format(x=x, y=y, m=phrases.MEASURES[noun]),) for (form,), x, y in ways)
+
+    return Words(all_ways(forms.train), all_ways(forms.new))
+
+
+def _said(thing: Thing, language: str) -> Words:
+    """The ways to name a thing within a longer sentence."""
+    if thing[1] not in NOUNS:
+        return composed.GROUPS[language][thing[1]]
+    named = item_words(thing, language)
+    return Words(tuple(choice[:1] for choice in named.train), tuple(choice[:1] for choice in named.new))
+
+
+def _each(some: Words, change: Callable[[str], str]) -> Words:
+    """The same choices of one field, changed."""
+    return Words(tuple((change(one),) for (one,) in some.train), tuple((change(one),) for (one,) in some.new))
 
 
 def _group_words(category: str, language: str) -> Words:
@@ -172,13 +249,13 @@ def _agree(phrase: str, language: str) -> Choice:
 
 
 def _slots_in(template: str, slots: dict[str, Words]) -> list[str]:
-    return [name for name in slots if "{" + phrases.FIELDS[name][0] + "}" in template]
+    return [name for name in slots if "{" + _FIELDS[name][0] + "}" in template]
 
 
 def _fill(template: str, choices: dict[str, Choice]) -> str:
     fields = {"open": "", "close": ""}
     for name, choice in choices.items():
-        fields.update(zip(phrases.FIELDS[name], choice, strict=True))
+        fields.update(zip(_FIELDS[name], choice, strict=True))
     return template.format(**fields)
 
 

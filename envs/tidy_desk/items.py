@@ -238,6 +238,12 @@ class Receptacle:
         return {"pens": math.pi, "blocks": math.pi / 2, "waste": math.pi / 3}[self.category]
 
     @property
+    def lengthwise(self) -> tuple[float, float]:
+        """The yaw, rad, at which a long item fits best, from corner to corner but in the tray, and when it is again."""
+        turn = {"pens": 0.0, "blocks": math.pi / 4, "waste": math.pi / 6}[self.category]
+        return self.yaw + turn, self.symmetry
+
+    @property
     def outside(self) -> tuple[float, float]:
         """Half the outside length and width."""
         if self.category == "waste":

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.tidy_desk.goals import CATEGORIES, KINDS, LANGUAGES, SPLITS, Goal, language_of
+from envs.tidy_desk.goals import CATEGORIES, COMPOSED, KINDS, LANGUAGES, SPLITS, Goal, language_of
 from envs.tidy_desk.reading import nearest, understand
 from vla.contracts import VlaError
 from vla.host.files import printable
@@ -26,8 +26,8 @@ def check_options(options: dict[str, Any], perturbations: tuple[str, ...]) -> di
     for name, known in (
         ("split", SPLITS),
         ("language", (None, *LANGUAGES)),
-        ("kind", (None, *KINDS)),
-        ("category", (None, "", *CATEGORIES)),
+        ("kind", (None, *KINDS, "composed")),
+        ("category", (None, "", *(COMPOSED if chosen["kind"] == "composed" else CATEGORIES))),
         ("stage", (None, "start", "midway")),
     ):
         if chosen[name] not in known:

@@ -29,8 +29,8 @@ class Words:
     new: tuple[Choice, ...] = ()
 
 
-def _words(train: list[str], new: list[str] | None = None) -> Words:
-    """Split each line at ``|`` into the fields of one choice."""
+def words(train: list[str], new: list[str] | None = None) -> Words:
+    """The choices for a slot: each line is split at ``|`` into the fields of one choice."""
     return Words(tuple(tuple(w.split("|")) for w in train), tuple(tuple(w.split("|")) for w in new or []))
 
 
@@ -101,49 +101,49 @@ BY_COLOR: dict[str, tuple[str, ...]] = {
 # How a colour and a noun make an item: forms with a colour, then forms without.
 ITEM_FORMS: dict[str, tuple[Words, Words]] = {
     "en": (
-        _words(
+        words(
             ["the {c} {n}", "that {c} {n}", "the {c} {n} on the desk"],
             ["the {n} that is {c}", "the {c}-coloured {n}"],
         ),
-        _words(["the {n}", "that {n}", "the {n} on the desk"], ["the {n} lying there"]),
+        words(["the {n}", "that {n}", "the {n} on the desk"], ["the {n} lying there"]),
     ),
     "zh": (
-        _words(
+        words(
             ["{c}色的{n}", "{c}色{n}", "{c}{n}", "那{m}{c}色的{n}", "桌上的{c}色{n}"],
             ["这{m}{c}{n}", "{c}颜色的{n}"],
         ),
-        _words(["{n}", "那{m}{n}", "桌上的那{m}{n}"], ["躺在那儿的那{m}{n}", "这{m}{n}"]),
+        words(["{n}", "那{m}{n}", "桌上的那{m}{n}"], ["躺在那儿的那{m}{n}", "这{m}{n}"]),
     ),
 }  # fmt: skip
 
 GROUPS: dict[str, dict[str, Words]] = {
     "en": {
-        "pens": _words(
+        "pens": words(
             ["the pens", "all the pens", "the pens and markers", "the markers and pens", "all the pens and markers",
              "the writing tools", "all writing tools"],
             ["every pen and marker", "each of the pens", "any pens and markers"],
         ),
-        "blocks": _words(
+        "blocks": words(
             ["the blocks and erasers", "the erasers and blocks", "all the blocks and erasers", "the blocks",
              "all the erasers and blocks", "all the blocks"],
             ["every block and eraser", "each of the blocks and erasers", "any blocks and erasers"],
         ),
-        "waste": _words(
+        "waste": words(
             ["the trash", "all the trash", "the rubbish", "the garbage", "the paper balls and bottle caps",
              "all the waste", "the bottle caps and paper balls"],
             ["every piece of trash", "any rubbish", "each paper ball and bottle cap"],
         ),
     },
     "zh": {
-        "pens": _words(
+        "pens": words(
             ["所有的笔", "笔", "全部的笔", "所有笔", "桌上的笔", "圆珠笔和马克笔", "笔和记号笔"],
             ["每一支笔", "各种笔", "桌上全部的笔"],
         ),
-        "blocks": _words(
+        "blocks": words(
             ["积木和橡皮", "所有积木和橡皮", "橡皮和积木", "全部的方块和橡皮", "桌上的橡皮和积木", "所有的积木"],
             ["每一块积木和橡皮", "桌上全部的积木和橡皮"],
         ),
-        "waste": _words(
+        "waste": words(
             ["垃圾", "所有垃圾", "桌上的垃圾", "全部的垃圾", "纸团和瓶盖", "所有的纸团和瓶盖", "废物"],
             ["每一件垃圾", "各种垃圾", "桌上全部的纸团和瓶盖"],
         ),
@@ -152,46 +152,46 @@ GROUPS: dict[str, dict[str, Words]] = {
 
 RECEPTACLE_WORDS: dict[str, dict[str, Words]] = {
     "en": {
-        "pens": _words(["the tray", "the pen tray", "the pen holder"], ["the tray for pens", "the stationery tray"]),
-        "blocks": _words(["the box", "the block box", "the box for blocks"], ["the toy box", "the block container"]),
-        "waste": _words(
+        "pens": words(["the tray", "the pen tray", "the pen holder"], ["the tray for pens", "the stationery tray"]),
+        "blocks": words(["the box", "the block box", "the box for blocks"], ["the toy box", "the block container"]),
+        "waste": words(
             ["the bin", "the waste bin", "the trash can", "the trash", "the rubbish bin"],
             ["the wastebasket", "the garbage can"],
         ),
     },
     "zh": {
-        "pens": _words(["笔盘", "托盘", "笔托"], ["放笔的盘子", "文具盘"]),
-        "blocks": _words(["积木盒", "盒子", "方块盒"], ["装积木的盒子", "积木箱"]),
-        "waste": _words(["垃圾桶", "垃圾箱", "废纸篓"], ["废物桶", "垃圾筐"]),
+        "pens": words(["笔盘", "托盘", "笔托"], ["放笔的盘子", "文具盘"]),
+        "blocks": words(["积木盒", "盒子", "方块盒"], ["装积木的盒子", "积木箱"]),
+        "waste": words(["垃圾桶", "垃圾箱", "废纸篓"], ["废物桶", "垃圾筐"]),
     },
 }
 
-_PUT_EN = _words(
+_PUT_EN = words(
     ["put|in", "place|in", "put|into", "move|to", "drop|into", "return|to"], ["set|inside", "lay|in", "stow|in"]
 )
-_PUT_ZH = _words(["放进|", "放到|里", "放入|", "收进|", "移到|里", "放回|"], ["摆进|", "装进|", "送到|里面"])
+_PUT_ZH = words(["放进|", "放到|里", "放入|", "收进|", "移到|里", "放回|"], ["摆进|", "装进|", "送到|里面"])
 PUT_WORDS: dict[str, dict[str, Words]] = {
     "en": {
         "pens": _PUT_EN,
         "blocks": _PUT_EN,
-        "waste": _words(
+        "waste": words(
             ["throw|in", "put|in", "toss|into", "drop|into", "move|to", "throw|into"], ["chuck|in", "dump|in"]
         ),
     },
     "zh": {
         "pens": _PUT_ZH,
         "blocks": _PUT_ZH,
-        "waste": _words(["扔进|", "丢进|", "放进|", "扔到|里", "投进|", "丢到|里"], ["抛进|", "送到|里面"]),
+        "waste": words(["扔进|", "丢进|", "放进|", "扔到|里", "投进|", "丢到|里"], ["抛进|", "送到|里面"]),
     },
 }  # fmt: skip
 
 OPENERS: dict[str, Words] = {
-    "en": _words(
+    "en": words(
         ["|", "please |", "could you |?", "can you please |?", "|, please", "robot, |", "now |",
          "I'd like you to |", "hey, |"],
         ["kindly |", "go ahead and |", "next, |", "I need you to |", "|, thanks", "would you |?"],
     ),
-    "zh": _words(
+    "zh": words(
         ["|", "请|", "请你|", "帮我|", "请帮我|", "|吧", "机器人，|", "现在|", "麻烦你|", "|，好吗？"],
         ["劳驾|", "接下来|", "帮忙|", "辛苦你|", "|，谢谢"],
     ),
@@ -199,7 +199,7 @@ OPENERS: dict[str, Words] = {
 
 # Templates that name an item or a group. "{open}" stands only before a verb that can follow "could you".
 MOVE_TEMPLATES: dict[str, Words] = {
-    "en": _words(
+    "en": words(
         [
             "{open}{put} {item} {in} {rec}{close}",
             "{open}pick up {item} and {put} {it} {in} {rec}{close}",
@@ -222,7 +222,7 @@ MOVE_TEMPLATES: dict[str, Words] = {
             "your job is to {put} {item} {in} {rec}",
         ],
     ),
-    "zh": _words(
+    "zh": words(
         [
             "{open}把{item}{put}{rec}{in}{close}",
             "{open}将{item}{put}{rec}{in}{close}",
@@ -248,42 +248,42 @@ MOVE_TEMPLATES: dict[str, Words] = {
 # Templates without a receptacle, by category.
 AWAY_TEMPLATES: dict[str, dict[str, Words]] = {
     "en": {
-        "pens": _words(
+        "pens": words(
             ["{open}put {item} away{close}", "{open}tidy {item} away{close}"],
             ["{open}clear away {item}{close}"],
         ),
-        "blocks": _words(
+        "blocks": words(
             ["{open}put {item} away{close}", "{open}tidy {item} away{close}"],
             ["{open}clear away {item}{close}"],
         ),
-        "waste": _words(
+        "waste": words(
             ["{open}throw {item} away{close}", "{open}get rid of {item}{close}"],
             ["{open}throw out {item}{close}", "{open}clear away {item}{close}"],
         ),
     },
     "zh": {
-        "pens": _words(["{open}把{item}收好{close}", "{open}收拾{item}{close}"], ["{open}把{item}收起来{close}"]),
-        "blocks": _words(["{open}把{item}收好{close}", "{open}收拾{item}{close}"], ["{open}把{item}收起来{close}"]),
-        "waste": _words(["{open}把{item}扔掉{close}", "{open}丢掉{item}{close}"], ["{open}把{item}清理掉{close}"]),
+        "pens": words(["{open}把{item}收好{close}", "{open}收拾{item}{close}"], ["{open}把{item}收起来{close}"]),
+        "blocks": words(["{open}把{item}收好{close}", "{open}收拾{item}{close}"], ["{open}把{item}收起来{close}"]),
+        "waste": words(["{open}把{item}扔掉{close}", "{open}丢掉{item}{close}"], ["{open}把{item}清理掉{close}"]),
     },
 }  # fmt: skip
 
 TIDY_WORDS: dict[str, Words] = {
-    "en": _words(
+    "en": words(
         ["tidy", "tidy up", "clean up", "clear", "organise", "clean"], ["sort out", "declutter", "straighten up"]
     ),
-    "zh": _words(["整理", "收拾", "清理", "打扫", "整理好", "收拾一下"], ["清理干净", "归置一下"]),
+    "zh": words(["整理", "收拾", "清理", "打扫", "整理好", "收拾一下"], ["清理干净", "归置一下"]),
 }
 
 DESK_WORDS: dict[str, Words] = {
-    "en": _words(
+    "en": words(
         ["the desk", "the table", "my desk", "this desk", "the whole desk"], ["the workspace", "this messy desk"]
     ),
-    "zh": _words(["桌面", "桌子", "书桌", "整个桌面", "这张桌子"], ["工作台", "我的桌子", "这张乱桌子"]),
+    "zh": words(["桌面", "桌子", "书桌", "整个桌面", "这张桌子"], ["工作台", "我的桌子", "这张乱桌子"]),
 }
 
 ALL_TEMPLATES: dict[str, Words] = {
-    "en": _words(
+    "en": words(
         [
             "{open}{tidy} {desk}{close}",
             "{open}{tidy} {desk} and put everything away{close}",
@@ -304,7 +304,7 @@ ALL_TEMPLATES: dict[str, Words] = {
             "nothing should be left on {desk}, {open}put everything away{close}",
         ],
     ),
-    "zh": _words(
+    "zh": words(
         [
             "{open}{tidy}{desk}{close}",
             "{open}把{desk}{tidy}{close}",

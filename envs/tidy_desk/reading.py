@@ -1,45 +1,28 @@
 """What a sentence asks the desk for: ``understand`` reads English and Chinese, or says why it can't be done.
 
 It is generous with case, punctuation, politeness, small talk and synonyms. What it refuses means nothing here, or
-contradicts the desk: a thing goes by its category, so a pen can't go in the bin.
+contradicts the desk: a kind goes in its own receptacle, so the pens can't go in the bin, unless one of them is meant.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 
-import envs.tidy_desk.phrases as phrases
 from envs.tidy_desk.destinations import RECEPTACLE, Place, contradiction, places_in, turns_of
-from envs.tidy_desk.goals import CATEGORIES, COLORS, NOUN_COLORS, NOUNS, Goal, language_of, spoken, sub_instruction
-
-_NOUN_PATTERNS: dict[str, str] = {
-    "marker": r"\bmarkers?(?: pens?)?\b|\bfelt tips?(?: pens?)?\b|\bhighlighters?\b|记号笔|马克笔|白板笔|荧光笔",
-    "eraser": r"\b(?:pencil )?(?:eraser|rubber)s?\b|橡皮擦?",
-    "pen": r"\b(?:ball ?point )?(?:pen|pencil)s?\b|\bball ?points?\b|圆珠笔|签字笔|钢笔|水笔|铅笔|笔",
-    "block": r"\b(?:(?:toy|building|wooden) )?(?:block|cube|brick)s?\b|积木块?|方块|木块",
-    "paper_ball": r"\b(?:balls?|wads?) of paper\b|\b(?:crumpled |waste |scrap )?papers?(?: (?:ball|wad)s?)?\b"
-    r"|废?纸团|废?纸球|废纸",
-    "bottle_cap": r"\b(?:bottle )?(?:cap|lid)s?\b|\bbottle tops?\b|瓶盖子?|盖子",
-}
-_NOUN = re.compile("|".join(f"(?P<{noun}>{pattern})" for noun, pattern in _NOUN_PATTERNS.items()))
-_COLOR = re.compile(
-    r"\b(?P<en>red|green|blue|yellow|orange|purple|violet|white|black|pink)\b"
-    r"|(?P<zh>[红绿蓝黄橙橘紫白黑粉])(?=颜?色|的|⟨)"
-)  # fmt: skip
-_COLOR_ALIASES = {word: color for color, word in phrases.COLOR_WORDS["zh"].items()} | {
-    "橘": "orange",
-    "violet": "purple",
-}
-# Colours that nothing on the desk has.
-_OTHER_COLOR = re.compile(
-    r"\b(?:brown|gr[ae]y|gold(?:en)?|silver|cyan|turquoise|teal|magenta|beige|maroon)\b|[棕褐灰金银青](?=颜?色|⟨)|咖啡色"
+from envs.tidy_desk.goals import (
+    CATEGORIES,
+    COLORS,
+    NOUN_COLORS,
+    NOUNS,
+    Goal,
+    category_of,
+    language_of,
+    spoken,
+    sub_instruction,
 )
-_CATEGORY: dict[str, re.Pattern[str]] = {
-    "pens": re.compile(r"\bwriting (?:tools?|things|utensils?|instruments?)\b|\bstationery\b|文具|书写工具"),
-    "waste": re.compile(r"\b(?:trash|rubbish|garbage|waste|litter|junk)\b|垃圾|废物|废品"),
-}
-_MANY_WORDS = re.compile(r"\b(?:all|every|each|any)\b|所有|全部|每|各种|都|一切")
+from envs.tidy_desk.reading_composed import compose, elsewhere, several
+from envs.tidy_desk.words import CATEGORY, COLOR, MANY_WORDS, NOUN, OTHER_COLOR, clean_text, color_of
+
 _EVERYTHING = re.compile(
     r"\b(?:everything|all|things|items|objects|stuff|tidy|clean|clear|organi[sz]e|sort|declutter|straighten|mess|messy)\b"
     r"|整理|收拾|清理|打扫|归置|归位|整洁|整齐|干净|东西|物品|所有|全部"
@@ -79,7 +62,7 @@ _ELSEWHERE = re.compile(
 # A receptacle, masked, that would be put in a thing.
 _PLACE_MOVED = re.compile(
     r"\0 (?:in|into|inside|onto|on|on top of|under|beneath) (?:the |my |a |an |that |this |your |every |all )*"
-    rf"(?:[a-z]+ )?(?:{_NOUN.pattern})|[把将][^\0]{{0,4}}\0+[放移扔丢收送摆推挪搬](?:到|在|进|入|至)",
+    rf"(?:[a-z]+ )?(?:{NOUN.pattern})|[把将][^\0]{{0,4}}\0+[放移扔丢收送摆推挪搬](?:到|在|进|入|至)",
 )
 _PLAIN = {  # the plain sentence for a category, and for everything
     "en": {
@@ -109,23 +92,32 @@ def parse(text: str) -> Goal | None:
 def understand(text: str) -> tuple[Goal | None, str]:
     """What a sentence asks for, or why that can't be done, in a few words; the other of the two is empty.
 
-    Refused is what names nothing on the desk; what a Goal cannot hold: an exception ("everything except the pens"), two
-    named items, two categories; and what contradicts the desk: another receptacle than the thing's own, another place
-    than a receptacle, a colour that nothing has, a hand-over.
+    Refused is what names nothing on the desk; what a Goal cannot hold: a prohibition, two exceptions, four things; and
+    what contradicts the desk: another receptacle than a kind's own (one thing may go in another), another place than a
+    receptacle, a colour that nothing has, a hand-over.
     """
-    clean = _clean(text)
+    clean = clean_text(text)
     if not re.search(r"\w", clean):
         return None, "it holds no words"
+    composed = compose(clean)
+    if composed is not None:
+        reason = _objection_to_composed(composed, clean)
+        return (None, reason) if reason else (composed, "")
     if _REFUSED.search(clean):
-        return None, "exceptions and prohibitions are beyond it"
+        return None, "exceptions are understood of one thing or one kind, and prohibitions are not"
+    if (composed := several(clean, colored=True)) is not None:
+        reason = _objection_to_composed(composed, clean)
+        return (None, reason) if reason else (composed, "")
     bare_of_places = RECEPTACLE.sub(" ", clean)
-    found = [(match.lastgroup or "", match.group()) for match in _NOUN.finditer(bare_of_places)]
-    bare = _NOUN.sub("⟨⟩", bare_of_places)
-    colors = [_color(match) for match in _COLOR.finditer(bare)]
-    categories = {c for c, pattern in _CATEGORY.items() if pattern.search(bare)} | {NOUNS[noun] for noun, _ in found}
+    found = [(match.lastgroup or "", match.group()) for match in NOUN.finditer(bare_of_places)]
+    bare = NOUN.sub("⟨⟩", bare_of_places)
+    colors = [color_of(match) for match in COLOR.finditer(bare)]
+    categories = {c for c, pattern in CATEGORY.items() if pattern.search(bare)} | {NOUNS[noun] for noun, _ in found}
     goal: Goal | None = None
     if len(categories) == len(CATEGORIES):
         goal = Goal("all")
+    elif (len(categories) > 1 or len(set(colors)) > 1) and (composed := several(clean)):
+        return composed, ""
     elif len(categories) > 1 or len(set(colors)) > 1:
         return None, "it names more than one thing, and is neither about one item, nor one category, nor everything"
     elif len({noun for noun, _ in found}) == 1:
@@ -139,22 +131,23 @@ def understand(text: str) -> tuple[Goal | None, str]:
         goal = Goal("all")
     if goal is None:
         return None, "it names nothing that can be tidied here"
+    goal = elsewhere(goal, places_in(clean))
     reason = _objection(goal, clean, bare, bool(categories or found))
     return (None, reason) if reason else (goal, "")
 
 
 def nearest(text: str, most: int = 3) -> list[str]:
     """Sentences in the language of ``text`` that can be understood and come nearest to it: at least one."""
-    language, clean = language_of(text), _clean(text)
+    language, clean = language_of(text), clean_text(text)
     plain = _PLAIN[language]
     bare = RECEPTACLE.sub(lambda match: " " * len(match.group()), clean)
     items = []
-    for match in _NOUN.finditer(bare):
-        before = list(_COLOR.finditer(bare[max(0, match.start() - 9) : match.start()] + "⟨"))
-        color = _color(before[-1]) if before else ""
+    for match in NOUN.finditer(bare):
+        before = list(COLOR.finditer(bare[max(0, match.start() - 9) : match.start()] + "⟨"))
+        color = color_of(before[-1]) if before else ""
         items.append(_named_or_group(match.lastgroup or "", match.group(), color, bare))
-    named = {goal.category for goal in items} | {c for c, pattern in _CATEGORY.items() if pattern.search(bare)}
-    colors = [_color(match) for match in _COLOR.finditer(bare)]
+    named = {goal.category for goal in items} | {c for c, pattern in CATEGORY.items() if pattern.search(bare)}
+    colors = [color_of(match) for match in COLOR.finditer(bare)]
     if items and _REFUSED.search(clean):
         found = [plain[category] for category in CATEGORIES if category not in named]
     elif items:
@@ -170,20 +163,9 @@ def nearest(text: str, most: int = 3) -> list[str]:
     return list(dict.fromkeys(found))[:most] or [plain[""]]
 
 
-def _clean(text: str) -> str:
-    clean = unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("’", "")
-    clean = " ".join(re.sub(r"[^\w\u3400-\u9fff]+|_", " ", clean).split())
-    return re.sub(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])", "", clean) if language_of(clean) == "zh" else clean
-
-
-def _color(match: re.Match[str]) -> str:
-    word = match.group("en") or match.group("zh")
-    return _COLOR_ALIASES.get(word, word)
-
-
 def _named_or_group(noun: str, word: str, color: str, bare: str) -> Goal:
     """One noun was found: is it that item, or the category that bears its name?"""
-    many = bool(_MANY_WORDS.search(bare)) or word.endswith("s")
+    many = bool(MANY_WORDS.search(bare)) or word.endswith("s")
     if word == "笔":
         many = many or not re.search(r"[一那这该][支只根个]", bare)
     if color == "" and many and noun in ("pen", "block"):
@@ -195,14 +177,14 @@ def _objection(goal: Goal, clean: str, bare: str, named: bool) -> str:
     """Why what ``clean`` asks for contradicts the desk; "" where it doesn't. ``named``: it names a thing or a kind."""
     places = places_in(clean)
     if goal.kind != "all":
-        other = _OTHER_COLOR.search(bare)
+        other = OTHER_COLOR.search(bare)
         if other:
             return f"nothing here is {other.group()}; the colours are {', '.join(COLORS)}"
     if _HAND_OVER.search(clean):
         return "it hands nothing over"
     if goal.kind == "all":
         return _objection_to_all(clean, bare, places, named)
-    wrong = contradiction(goal.category, places)
+    wrong = None if goal.kind == "composed" else contradiction(goal.category, places)
     if wrong is not None:
         return f"{_subject(goal)} go in the {spoken(goal.category)}, and not {wrong}"
     if _PLACE_MOVED.search(_masked(clean)):
@@ -215,11 +197,25 @@ def _objection(goal: Goal, clean: str, bare: str, named: bool) -> str:
     return ""
 
 
+def _objection_to_composed(goal: Goal, clean: str) -> str:
+    kinds = {category_of(thing) for thing in goal.things}
+    if _HAND_OVER.search(clean):
+        return "it hands nothing over"
+    if _PLACE_MOVED.search(_masked(clean)):
+        return "tray, box and bin stay where they are"
+    if goal.category != "except" and "waste" not in kinds and goal.place != "waste" and _THROW_AWAY.search(clean):
+        return f"{' and '.join(sorted(kinds))} are not thrown away"
+    bare = NOUN.sub("⟨⟩", RECEPTACLE.sub(" ", clean))
+    if not goal.relation and not places_in(clean) and _ELSEWHERE.search(bare[bare.find("⟨") :]):
+        return f"things go in the {', the '.join(spoken(category) for category in CATEGORIES)}, and nowhere else"
+    return ""
+
+
 def _objection_to_all(clean: str, bare: str, places: list[Place], named: bool) -> str:
     by_kind = "everything goes by its kind: " + ", ".join(f"{c} in the {spoken(c)}" for c in CATEGORIES)
     if named:
-        items = [(match.start(), NOUNS[match.lastgroup or ""]) for match in _NOUN.finditer(_masked(clean))]
-        items += [(m.start(), c) for c, pattern in _CATEGORY.items() for m in pattern.finditer(_masked(clean))]
+        items = [(match.start(), NOUNS[match.lastgroup or ""]) for match in NOUN.finditer(_masked(clean))]
+        items += [(m.start(), c) for c, pattern in CATEGORY.items() for m in pattern.finditer(_masked(clean))]
         return "" if turns_of(items, places) else by_kind
     aims = {place.category for place in places if not place.source} if any(place.aim for place in places) else set()
     if (aims and "" not in aims and aims != set(CATEGORIES)) or _THROW_AWAY.search(clean):

@@ -1,8 +1,10 @@
 """tidy_desk: put what an instruction asks for from a desk into a pen tray, a block box and a waste bin.
 
 Two to five items lie among three receptacles. The instruction asks for everything, for one category or for one named
-item, in English or Chinese. Success is physical: each asked-for item rests released inside its receptacle for
-HOLD_STEPS control steps, and nothing else was disturbed.
+item, in English or Chinese, or is composed: several items, all but some, one after the other, the one nearest to
+something, two of a kind, another place than a thing's own, or a question that ends in an act. Success is physical: each
+asked-for item rests released inside its receptacle for HOLD_STEPS control steps, nothing else was disturbed, no more
+were moved than asked for, and none before its turn.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from envs.tabletop.distractors import add_distractors
 from envs.tabletop.perturb import perturb_model
 from envs.tabletop.safety import LIMITS
 from envs.tabletop.table import DT, TICKS, Tabletop, camera_specs
+from envs.tidy_desk.composed import STAYING, random_composed, sample_composed
+from envs.tidy_desk.demand import Demand, demand_of
 from envs.tidy_desk.expert import TidyExpert
 from envs.tidy_desk.goals import KINDS, LANGUAGES, Goal
 from envs.tidy_desk.items import Receptacle, add_item, add_receptacle
@@ -59,8 +63,9 @@ class TidyDesk(gymnasium.Env):
         stage: the stage of episodes whose reset options name none.
 
     ``reset`` options: ``split`` (``train`` or ``heldout``: shades, layouts and paraphrases), ``language`` (``en``,
-    ``zh`` or None for either), ``items`` (2 to 5, or None for 3), ``kind`` (``all``, ``category``, ``named`` or
-    None), ``category`` (``pens``, ``blocks``, ``waste`` or None), ``instruction`` (a sentence of one's own: it
+    ``zh`` or None for either), ``items`` (2 to 5, or None for 3, of ``composed`` 4), ``kind`` (``all``, ``category``,
+    ``named``, ``composed``, or None for one of the first three), ``category`` (``pens``, ``blocks``, ``waste``, or of
+    ``composed`` what sort of it, see ``envs.tidy_desk.goals.COMPOSED``), ``instruction`` (a sentence of one's own: it
     decides language, kind and category), ``stage`` (``start``, or ``midway``: mostly the arm is anywhere above the
     desk, often close to an item, and holds one now and then, some items are in place, and some have fallen into or
     onto receptacles where they don't belong; 2 to 5 items if ``items`` is None), ``perturb`` (axis of
@@ -119,30 +124,30 @@ class TidyDesk(gymnasium.Env):
         self.seed, rng = seed, self.np_random
         chosen = self._chosen(options or {})
         self.split, goal, midway = chosen["split"], chosen["goal"], (chosen["stage"] or self._stage) == "midway"
-        count = chosen["items"] or (int(rng.integers(2, 6)) if midway else 3)
+        count = chosen["items"] or (int(rng.integers(2, 6)) if midway else 0)
         self.language = chosen["language"] or str(rng.choice(LANGUAGES))
         if goal is None:
             kind = chosen["kind"] or ("named" if chosen["category"] else str(rng.choice(KINDS)))
-            goal = random_goal(kind, chosen["category"], rng)
+            goal = (random_composed if kind == "composed" else random_goal)(kind, chosen["category"], rng)
         self.goal: Goal = goal
         self.instruction = chosen["instruction"] or instructions.write(goal, self.language, self.split, rng)
 
         harder = chosen["perturb"]
-        things = choose_things(goal, count, rng)
-        receptacles, placed = sample_layout(things, self.split, rng)
+        if goal.kind == "composed":
+            receptacles, placed = sample_composed(goal, count or 4, self.split, rng)
+        else:
+            receptacles, placed = sample_layout(choose_things(goal, count or 3, rng), self.split, rng)
         if "language" in harder:
             words = perturb.rng_of(seed, "language")
             self.instruction, self.language = reword(goal, self.instruction, self.language, harder["language"], words)
-        if "layout" in harder:
+        if "layout" in harder and not goal.relation:  # which has to stay true
             placed = move_beyond(placed, receptacles, harder["layout"], perturb.rng_of(seed, "layout"))
-        if goal.kind == "named":
-            asked = [index == 0 for index in range(len(placed))]
-        else:
-            asked = [goal.category in ("", one.item.category) for one in placed]
+        demand = demand_of(goal, placed, receptacles)
 
         home = self.tabletop.controller.home
         start = home + rng.uniform(-0.06, 0.06, len(home))
-        if midway and rng.random() < 0.7:
+        # What is told by where it lies, or may be any of several, lies where it lay.
+        if midway and rng.random() < 0.7 and goal.category not in STAYING:
             placed = half_tidied(placed, receptacles, rng)
         if midway and rng.random() < 0.7:
             lying = [(p.x, p.y) for p in placed if p.above == 0.0]
@@ -154,12 +159,12 @@ class TidyDesk(gymnasium.Env):
         change = partial(perturb_model, perturb=harder, seed=seed, keep_in_view=CORNERS)
         self.tabletop.build(add_things, start, change)
         if midway and rng.random() < 0.3:
-            self._start_with_something_held(placed, asked, rng)
+            self._start_with_something_held(placed, demand, rng)
         if any(one.above for one in placed):
             self.tabletop.settle(_FALLEN_FOR)
-        self.scene = Scene(self.tabletop, receptacles, placed, asked, self.language, seed)
+        self.scene = Scene(self.tabletop, receptacles, placed, demand, self.language, seed)
         self._steps = self._ticks = self._held_for = 0
-        self.limit = min(EPISODE_STEPS, 120 * sum(asked) + 40)
+        self.limit = min(EPISODE_STEPS, 120 * demand.count + 40)
         info = {
             "instruction": self.instruction,
             "language": self.language,
@@ -169,7 +174,7 @@ class TidyDesk(gymnasium.Env):
             "seed": self.seed,
             "items": [
                 {"name": one.item.name, "category": one.item.category, "asked": wanted}
-                for one, wanted in zip(placed, asked, strict=True)
+                for one, wanted in zip(placed, demand.asked, strict=True)
             ],
         }
         return self._raw_observation(), info
@@ -185,8 +190,9 @@ class TidyDesk(gymnasium.Env):
             rng = perturb.rng_of(self.seed, "distractors")
             add_distractors(spec, distractors, occupied(placed, receptacles), rng)
 
-    def _start_with_something_held(self, placed: list[Placed], asked: list[bool], rng: np.random.Generator) -> None:
-        item = placed[int(rng.choice(np.flatnonzero(np.array(asked))))].item
+    def _start_with_something_held(self, placed: list[Placed], demand: Demand, rng: np.random.Generator) -> None:
+        first = np.array(demand.asked) & (np.array(demand.turns) == 0)
+        item = placed[int(rng.choice(np.flatnonzero(first)))].item
         tool = self.tabletop.rotation
         yaw = math.atan2(tool[1, 0], tool[0, 0]) + float(rng.uniform(-0.1, 0.1))
         if item.symmetry != math.pi:

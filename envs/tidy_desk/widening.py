@@ -109,6 +109,8 @@ def _colors_asked_for() -> dict[str, str]:
 
 def _request(goal: Goal, language: str, further: Names, rng: np.random.Generator) -> str:
     templates, slots = grammar(goal, language, "train")
+    if goal.kind == "composed":
+        return draw(templates, slots, "train", rng)
     if goal.kind != "all":
         slots["item"] = _item(goal, language, further, rng)
     if goal.category == "waste" and rng.random() < _OTHER_NAME:

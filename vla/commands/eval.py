@@ -63,7 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, metavar="N", help="processes that step the envs (default: one for each CPU, at most 8)")
     add("--instruction", metavar="TEXT", help="your own sentence for all episodes, English or Chinese")
     add("--items", type=int, metavar="N", help="items on the desk (default: the env's)")
-    add("--kind", choices=["all", "category", "named"], help="only this kind of instruction (default: any)")
+    add(
+        "--kind",
+        choices=["all", "category", "named", "composed"],
+        help="only this kind of instruction (default: any of the first three)",
+    )
     add("--language", choices=["en", "zh", "both"], default="both", help="of the instructions (default: both)")
     add("--split", choices=["heldout", "train"], default="heldout", help="sentences and looks (default: heldout)")
     add("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/eval_ENV)")

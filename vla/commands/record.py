@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--items", metavar="N|LO-HI", help="items in an episode (what the env thinks best)")
     parser.add_argument("--language", choices=["en", "zh", "both"], default="both", help="of the instructions (both)")
     parser.add_argument(
-        "--kind", choices=["all", "category", "named", "any"], default="any", help="of the instructions (any)"
+        "--kind",
+        choices=["all", "category", "named", "composed", "any"],
+        default="any",
+        help="of the instructions (any of the first three)",
     )
     parser.add_argument(
         "--format",
