@@ -114,7 +114,7 @@ def understand(text: str) -> tuple[Goal | None, str]:
     colors = [color_of(match) for match in COLOR.finditer(bare)]
     categories = {c for c, pattern in CATEGORY.items() if pattern.search(bare)} | {NOUNS[noun] for noun, _ in found}
     goal: Goal | None = None
-    if len(categories) == len(CATEGORIES):
+    if len(categories) == len(CATEGORIES) and not colors:
         goal = Goal("all")
     elif (len(categories) > 1 or len(set(colors)) > 1) and (composed := several(clean)):
         return composed, ""

@@ -15,7 +15,7 @@ from envs.tidy_desk.words import CATEGORY, NOUN, OTHER_COLOR, color_of
 
 _ASKED = re.compile(
     r"\b(?:is|are) there\b|\bthere (?:is|are)\b|\bshould there be\b|\bif you (?:see|find|spot)\b"
-    r"|\bany (?=(?:\w+ ){1,2}left)|有没有|如果桌?上?有|要是桌?上?有|还有|(?:^|上)有(?=.{1,6}吗)"
+    r"|\bany (?=(?:\w+ ){1,2}left)|有没有|如果桌?上?有|要是桌?上?有|还有(?!一?[件个])|(?:^|上)有(?=.{1,6}吗)"
 )
 _OTHERWISE = re.compile(
     r"\b(?:otherwise|or else|if not|if there (?:is|are) (?:none|not)|else)\b|没有的话|没有就|否则|不然"
@@ -29,9 +29,11 @@ _THE_REST = re.compile(
     r"|都|全|其他|其余|别的|所有东西|桌面|桌子"
 )
 _ORDER = re.compile(
-    r"\b(?:first|then|before|afterwards?|after|start with)\b"
+    r"\b(?:first|afterwards?|after|start with)\b"
     r"|先.*(?:再|然后|接着)|完.*(?:以后|之后)再|从.*开始|在前.*在后"
 )
+_NEXT = re.compile(r"\bthen\b")  # only between two things: "right then" may begin any request
+_BEFORE = re.compile(r"\bbefore\b(?! i\b)")  # not behind them: "before lunch"
 _RELATIONS = {
     "nearest": re.compile(r"\b(?:nearest|closest)\b|最近|最靠近"),
     "farthest": re.compile(r"\b(?:farthest|furthest|most distant)\b|最远"),
@@ -49,6 +51,7 @@ _AFTER_IT = re.compile(
     r" (?:that is|thats|which is) (?P<en>red|green|blue|yellow|orange|purple|violet|white|black|pink)\b"
 )
 _JOINED = re.compile(r" ?(?:and|or|和|或)(?: the)? ?")
+_AND = re.compile(r"\b(?:and|plus|as well as|also|with|both|or)\b|[和与跟及并或]|还有|加上")
 _MORE = re.compile(r"\b(?:all|every|each|any)(?: the| of the)? $|(?:所有|全部|每一?[支块个件]?|各种)的?$")
 
 
@@ -81,14 +84,21 @@ def mentions(clean: str) -> list[Mention]:
         group = many and not color and noun in ("pen", "block")
         found.append(Mention(match.start(), match.end(), ("", NOUNS[noun]) if group else (color, noun), noun))
     for category, pattern in CATEGORY.items():
-        found += [Mention(m.start(), m.end(), ("", category), "") for m in pattern.finditer(masked)]
+        found += [
+            Mention(m.start(), m.end(), ("", category), "")
+            for m in pattern.finditer(masked)
+            if not any(one.start < m.end() and m.start() < one.end for one in found)  # "waste paper" is one thing
+        ]
     found.sort(key=lambda one: one.start)
     merged: list[Mention] = []
     for one in found:
         last = merged[-1] if merged else None
         kind = category_of(one.thing)
         alike = last is not None and category_of(last.thing) == kind and not one.thing[0] and not last.thing[0]
-        if last is not None and alike and _JOINED.fullmatch(masked[last.end : one.start]):
+        between = masked[last.end : one.start] if last is not None else ""
+        if last is not None and not one.thing[0] and category_of(last.thing) == kind and not between.strip():
+            merged[-1] = Mention(last.start, one.end, last.thing, last.noun)  # "rubber eraser" is one thing
+        elif last is not None and alike and _JOINED.fullmatch(between):
             merged[-1] = Mention(last.start, one.end, ("", kind), "")
         else:
             merged.append(one)
@@ -117,7 +127,8 @@ def several(clean: str, colored: bool = False) -> Goal | None:
         return None
     things = tuple(dict.fromkeys(one.thing for one in found))
     places = {place.category for place in places_in(clean) if not place.source} - {""}
-    fits = 2 <= len(things) <= 3 and places <= {category_of(thing) for thing in things}
+    fits = 2 <= len(things) <= 3 and bool(_AND.search(clean[found[0].end : found[-1].start]))
+    fits &= places <= {category_of(thing) for thing in things}
     return _goal("several", things) if fits else None
 
 
@@ -158,10 +169,12 @@ def _except(clean: str, found: list[Mention]) -> Goal | None:
 
 
 def _order(clean: str, found: list[Mention]) -> Goal | None:
-    if len(found) != 2 or not _ORDER.search(clean):
+    if len(found) != 2:
         return None
     first, second = found
     between, ahead = clean[first.end : second.start], clean[: first.start]
+    if not (_ORDER.search(clean) or _NEXT.search(between) or _BEFORE.search(clean[: second.start])):
+        return None
     turned = re.search(r"\bonly after\b|\bafter\b(?! that)", between) or re.search(r"\bbefore\b", ahead)
     things = (second.thing, first.thing) if turned else (first.thing, second.thing)
     return _goal("order", things)
