@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,36 @@ def test_kills_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
     assert len(open_dataset(out).episodes) == 40
     assert not list(out.glob(".episodes/*.tmp"))
+
+
+CRASHING_ENV = """
+import os, pathlib
+from tests.fake_env import DotEnv
+class Crashing(DotEnv):
+    def reset(self, *, seed=None, options=None):
+        mark = pathlib.Path({mark!r})
+        if not mark.exists():
+            if mark.parent.is_dir():
+                mark.touch()
+            os.abort()
+        return super().reset(seed=seed, options=options)
+"""
+
+
+def test_an_episode_in_which_native_code_crashed_is_played_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, mark in (("crashes_once", tmp_path / "mark"), ("crashes_always", tmp_path / "no folder" / "mark")):
+        (tmp_path / f"{name}.py").write_text(CRASHING_ENV.format(mark=str(mark)))
+    settings = RecordSettings("crashes_once:Crashing", tmp_path / "once", 4, workers=2)
+    assert record(settings, show=False).kept == 4
+    assert "ended by signal SIGABRT; its episode is played again by another" in capfd.readouterr().err
+    record(replace(settings, env="tests.fake_env:DotEnv", out=tmp_path / "plain"), show=False)
+    for one in (tmp_path / "plain").rglob("*.parquet"):
+        assert (tmp_path / "once" / one.relative_to(tmp_path / "plain")).read_bytes() == one.read_bytes()
+    with pytest.raises(VlaError, match=r"a worker process died: .*SIGABRT"):
+        record(replace(settings, env="crashes_always:Crashing", out=tmp_path / "always"), show=False)
 
 
 def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

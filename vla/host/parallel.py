@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import itertools
 import multiprocessing
 import os
@@ -17,9 +18,19 @@ from typing import Any
 from vla.contracts import VlaError
 from vla.host.interrupt import held_back, leave_signals_to_parent
 
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+
 
 class WorkerDied(VlaError):
-    """A worker process ended without an answer: killed, out of memory, or crashed in native code."""
+    """A worker process ended without an answer: killed, out of memory, or crashed in native code.
+
+    Attributes:
+        crashed: whether native code ended it, and nobody from outside.
+    """
+
+    def __init__(self, message: str, crashed: bool = False) -> None:
+        super().__init__(message)
+        self.crashed = crashed
 
 
 class WorkerError(RuntimeError):
@@ -185,7 +196,8 @@ class SlotPool:
         code = process.exitcode
         how = f"was ended by signal {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
         hint = " (out of memory? try fewer --workers)" if code == -signal.SIGKILL else ""
-        return WorkerDied(f"worker {worker + 1} of {self.workers} (process {process.pid}) {how}{hint}")
+        crashed = bool(code) and -code in CRASHES
+        return WorkerDied(f"worker {worker + 1} of {self.workers} (process {process.pid}) {how}{hint}", crashed)
 
     def close(self, at_once: bool = False) -> None:
         """End the workers and free their objects, ``at_once`` without waiting for what they do. May be called twice."""
@@ -236,6 +248,7 @@ class _Objects:
 def _serve(pipe: Connection, factories: list[Callable[[], Any]]) -> None:
     """A worker's life: answer batches of requests until the pipe closes or None comes."""
     leave_signals_to_parent()
+    faulthandler.enable()  # where native code crashes, it says in what
     threading.Thread(target=_end_with_parent, daemon=True).start()
     objects = _Objects(factories)
     while True:

@@ -6,6 +6,7 @@ A worker keeps its env from one episode to the next, and makes a new one after a
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from vla.host.parallel import SlotPool, WorkerDied, available_cpus
 from vla.perturb.sensors import NoisySensors
 
 SHARDS = ".episodes"
+CRASHES_BORNE = 3  # of native code, in hours of rendering; an episode that crashes each time ends the recording
 PATIENCE = 3  # errors in so many episodes, and none that came to its end: it is the env, not the episode
 KEPT = "finished episodes are kept, and the same command goes on from them"
 
@@ -128,8 +130,15 @@ class _Player:
 def _play(settings: RecordSettings, todo: list[int]) -> Generator[tuple[int, str]]:
     workers = min(settings.workers or available_cpus(), len(todo)) or 1
     settings = replace(settings, out=settings.out.absolute())  # an env may go to another working folder
-    try:
-        with SlotPool(partial(_Player, settings), workers, workers) as pool:
-            yield from pool.each("play", todo)
-    except WorkerDied as error:
-        raise VlaError(f"a worker process died: {error}; {KEPT}") from error
+    left, crashes = dict.fromkeys(todo), 0
+    while left:
+        try:
+            with SlotPool(partial(_Player, settings), min(workers, len(left)), workers) as pool:
+                for index, error in pool.each("play", list(left)):
+                    del left[index]
+                    yield index, error
+        except WorkerDied as died:
+            crashes += died.crashed
+            if not died.crashed or crashes > CRASHES_BORNE:
+                raise VlaError(f"a worker process died: {died}; {KEPT}") from died
+            sys.stderr.write(f"\n{died}; its episode is played again by another\n")
