@@ -172,15 +172,16 @@ def test_draws_of_one_observation_share_its_context() -> None:
 
 def test_blocks_read_pictures_and_sentence_in_turn() -> None:
     network = ChunkTransformer(8, 3, 3, 32, 3, 4, 2, alternate=True)
-    text = torch.tensor([False, False, True, False])
+    text = torch.tensor([False, False, True, True])
     pictures, sentence, again = network.masks(Context(torch.zeros(2, 4, 32), text=text))
     assert torch.equal(pictures, ~text.expand(2, -1)) and torch.equal(sentence, text.expand(2, -1))
     assert torch.equal(again, pictures)
     mask = torch.tensor([[True, False, True, True]] * 2)
-    assert (
-        network.masks(Context(torch.zeros(2, 4, 32), mask, text=text))[0].tolist() == [[True, False, False, True]] * 2
-    )
+    masked = network.masks(Context(torch.zeros(2, 4, 32), mask, text=text))
+    assert masked[0].tolist() == [[True, False, False, False]] * 2
     assert network.masks(Context(torch.zeros(2, 4, 32), mask)) == [mask] * 3
+    one = torch.tensor([False, False, True, False])  # a sentence in one token: attention would have no choice
+    assert network.masks(Context(torch.zeros(2, 4, 32), text=one)) == [None] * 3
     assert ChunkTransformer(8, 3, 3, 32, 3, 4, 2, False).masks(Context(torch.zeros(2, 4, 32), text=text)) == [None] * 3
 
 

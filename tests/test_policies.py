@@ -316,7 +316,8 @@ def test_save_and_load_give_the_same_chunk_and_golden_trace(policy, tmp_path) ->
     assert loaded.replay_golden_trace() <= agents.GOLDEN_TOLERANCE
     assert loaded.provenance == {"recipe": "none"} and loaded.name == "agent"
     assert agents.load(tmp_path).name == tmp_path.name  # as a run's folder holds it
-    next(loaded.policy.parameters()).data.add_(0.5)
+    for p in loaded.policy.parameters():  # all, since tokens are the same until the likeliest one changes
+        p.data.neg_()
     loaded.policy.train().eval()
     assert loaded.replay_golden_trace() > agents.GOLDEN_TOLERANCE
 

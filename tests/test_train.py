@@ -202,8 +202,10 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
     if recipe.data.stills:
         words += ["--data.stills=8", "--data.stills_batch=2"]
+    if recipe.trunk_from:  # an agent's, of its own size
+        words += ["--trunk_from="]
     if recipe.init:  # the agent and the corrections are yet to be made
-        words += ["--init=", "--init_share=0", "--trunk_from=", "--data.corrections="]
+        words += ["--init=", "--init_share=0", "--data.corrections="]
     recipe = with_overrides(recipe, words)
     whole, stop = tmp_path / "whole", StopAt(1)
     both = StopAt()

@@ -116,7 +116,8 @@ class ChunkTransformer(Denoiser):
 
     def masks(self, context: Context) -> list[Tensor | None]:
         """For each block which tokens of the context it may look at: (C, M), or None for all."""
-        if not self.alternate or context.text is None:
+        # A trunk that puts the sentence into one token drowns nothing, and one token leaves attention no choice.
+        if not self.alternate or context.text is None or context.text.sum() < 2:
             return [context.mask] * len(self.blocks)
         found: list[Tensor | None] = []
         for place in range(len(self.blocks)):
