@@ -7,7 +7,7 @@ noises are drawn for each encoded observation, since the head is cheap next to t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from policies.flow_config import FlowConfig
 from vla.contracts import EnvSpec, VlaError
 from vla.nn.context import Context, look
-from vla.nn.flow import integrate, interpolate, midpoint_times, sample_times
+from vla.nn.flow import integrate, integrate_guided, interpolate, midpoint_times, sample_times
 from vla.nn.head import taught
 from vla.nn.policy import Policy, Sampled, parameter_groups, standard_normal
 from vla.nn.transformer import ModulatedBlock, time_embedding
 from vla.nn.trunk import make_trunk
+
+GUIDED_STEPS = 4  # at least, where the flow is guided: each takes a part of the error away
 
 
 class FlowHead(nn.Module):
@@ -45,14 +47,18 @@ class FlowHead(nn.Module):
         nn.init.zeros_(self.out.bias)
         self.dim = config.dim
 
-    def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        """See the class."""
-        return self.velocity(x, self.steer(t, context), self.remember(context), context.mask)
+    def forward(self, x: Tensor, t: Tensor, context: Context, given: Tensor | None = None) -> Tensor:
+        """See the class; actions that are ``given`` (B, chunk), whole tokens of them, are at the flow's end already."""
+        return self.velocity(x, self.steer(t, context, given), self.remember(context), context.mask)
 
-    def steer(self, t: Tensor, context: Context) -> list[Tensor]:
-        """What times (…, B) and C contexts ask of each block: (…, B, 9 D)."""
+    def steer(self, t: Tensor, context: Context, given: Tensor | None = None) -> list[Tensor]:
+        """What times (…, B) and C contexts ask of each block: (…, B, 9 D), with ``given`` actions (…, B, N, 9 D)."""
         mean = context.mean().repeat_interleave(t.shape[-1] // len(context.tokens), 0)
         condition = self.time(time_embedding(t, self.dim)) + mean
+        if given is not None:
+            at_end = self.time(time_embedding(torch.ones_like(t), self.dim)) + mean
+            whole = given.view(*given.shape[:-1], len(self.position), -1)[..., :1]
+            condition = torch.where(whole, at_end[..., None, :], condition[..., None, :])
         return [block.steer(condition) for block in self.blocks]
 
     def remember(self, context: Context) -> list[tuple[Tensor, Tensor]]:
@@ -86,6 +92,8 @@ class FlowPolicy(Policy):
         spec: the env that it acts in.
     """
 
+    heeds_pending = True
+
     def __init__(self, config: FlowConfig, spec: EnvSpec) -> None:
         super().__init__()
         self.config, self.action_dim = config, len(spec.action)
@@ -113,7 +121,12 @@ class FlowPolicy(Policy):
         noise = torch.randn_like(actions)
         t = sample_times(len(actions), self.config.time_alpha, self.config.time_beta, actions.device)
         x, velocity = interpolate(noise, actions, t)
-        error = (self.head(x, t, context) - velocity).square().mean(dim=-1)
+        given = (
+            self._given(torch.randint(self.config.prefix + 1, t.shape, device=t.device)) if self.config.prefix else None
+        )
+        if given is not None:
+            x, valid = torch.where(given[..., None], actions, x), valid * ~given
+        error = (self.head(x, t, context, given) - velocity).square().mean(dim=-1)
         samples = len(batch["actions"])
         loss = (error * valid).view(samples, -1).sum(dim=1) * (samples / valid.sum().clamp(min=1.0))
         more, parts = taught(self.trunk, seen, batch, self.config)
@@ -126,22 +139,60 @@ class FlowPolicy(Policy):
         Args:
             batch: ``images.{camera}``, ``state`` and ``instruction``.
             generators: each draws (chunk, A) standard normal numbers; ``noise_scale`` of it is where the flow starts.
+
+        Where the batch has ``pending``, chunks are drawn that go on from there: guided (see ``integrate_guided``), or
+        given what is sure to be played, as it was trained to.
         """
         context = look(self.trunk, batch)
         noise = standard_normal(generators, (self.config.chunk, self.action_dim), context.tokens.device)
-        # All that does not depend on the chunk is worked out once, for all steps together.
-        times = midpoint_times(self.config.sample_steps, noise.device)
-        steering = self.head.steer(times[:, None].expand(-1, len(noise)), context)
+        noise, steps = self.config.noise_scale * noise, self.config.sample_steps
+        if "pending" not in batch:
+            return Sampled(integrate(self._field(context, len(noise), steps), noise, steps))
+        if batch.get("pending_given"):
+            return Sampled(self._go_on(context, noise, batch["pending"], batch["pending_weight"] >= 1.0))
+        with torch.inference_mode(False):  # what was made in it can't be differentiated through
+            context = replace(context, tokens=context.tokens.clone(), mask=_own(context.mask))
+            wanted, weight = batch["pending"].clone(), batch["pending_weight"].clone()
+            steps = max(steps, GUIDED_STEPS)
+            field = self._field(context, len(noise), steps)
+            return Sampled(integrate_guided(field, noise.clone(), steps, wanted, weight))
+
+    def _go_on(self, context: Context, noise: Tensor, wanted: Tensor, sure: Tensor) -> Tensor:
+        """Chunks that begin with the ``sure`` (B, chunk) ones of the ``wanted`` actions, as far as was trained."""
+        if not self.config.prefix:
+            raise VlaError(
+                "this agent was not trained to go on from given actions (--policy.prefix): play it another way"
+            )
+        given = self._given(sure.sum(dim=1).clamp(max=self.config.prefix))
+        noise, steps = torch.where(given[..., None], wanted, noise), self.config.sample_steps
+        field = self._field(context, len(noise), steps, given)
+        return integrate(lambda x, i: field(x, i) * ~given[..., None], noise, steps)
+
+    def _given(self, counts: Tensor) -> Tensor:
+        """Which actions (B, chunk) are given, of so many at the beginning, (B,): whole tokens."""
+        counts = counts - counts % self.config.actions_per_token
+        return torch.arange(self.config.chunk, device=counts.device) < counts[:, None]
+
+    def _field(
+        self, context: Context, rows: int, steps: int, given: Tensor | None = None
+    ) -> Callable[[Tensor, int], Tensor]:
+        """The velocity for ``integrate``. What does not depend on the chunk is worked out once, for all its steps."""
+        times = midpoint_times(steps, context.tokens.device)
+        steering = self.head.steer(times[:, None].expand(-1, rows), context, given)
         memory = self.head.remember(context)
 
         def velocity(x: Tensor, i: int) -> Tensor:
             return self.head.velocity(x, [steered[i] for steered in steering], memory, context.mask)
 
-        return Sampled(integrate(velocity, self.config.noise_scale * noise, self.config.sample_steps))
+        return velocity
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Matrices and kernels decay; biases, norms, embeddings and tokens do not."""
         return parameter_groups(self, weight_decay, ("grams", "position", "slots"))
+
+
+def _own(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()
 
 
 POLICY = FlowPolicy

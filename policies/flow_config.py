@@ -28,6 +28,8 @@ class FlowConfig:
             chunks and steadier grasps, 0 always the same chunk.
         insulated: whether the flow loss leaves the trunk alone, so that it learns from points and stills only and
             cannot learn the demonstrations by heart ("Knowledge insulating VLAs", Driess et al., 2025).
+        prefix: the most actions that a chunk is trained to go on from, being given them, for ``--playback prefix``
+            (training-time action conditioning: Black et al., arXiv 2512.05964); 0 for none.
         pointing_weight: weight of the loss that teaches the first two slots where to look; this and the next two ask
             nothing of a trunk that does not point.
         yaw_weight: weight of the loss that teaches them how things lie; stills alone know that.
@@ -47,6 +49,7 @@ class FlowConfig:
     sample_steps: Annotated[int, Between(1, 200)] = 2
     noise_scale: Annotated[float, Between(0.0, 10.0)] = 0.5
     insulated: bool = False
+    prefix: Annotated[int, Between(0, 1024)] = 0
     pointing_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
     yaw_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
     offset_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
@@ -74,6 +77,8 @@ class FlowConfig:
             raise VlaError(f"--{prefix}dim {self.dim} must be a multiple of 4, the heads of the trunk's attention")
         if self.execute > self.chunk:
             raise VlaError(f"--{prefix}execute {self.execute} must be --{prefix}chunk, {self.chunk}, at most")
+        if self.prefix >= self.chunk:
+            raise VlaError(f"--{prefix}prefix {self.prefix} must be below --{prefix}chunk, {self.chunk}")
         if self.insulated and not self.learns_from_stills:
             raise VlaError(
                 f"--{prefix}insulated would leave nothing to learn for --{prefix}trunk.type {self.trunk.type}"

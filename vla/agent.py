@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vla import bundle, paths, registry
 from vla import config as configs
-from vla.contracts import Chunk, EnvSpec, Observation, VlaError
+from vla.contracts import Chunk, EnvSpec, Observation, Pending, VlaError
 from vla.control.history import observation_steps
+from vla.control.playback import weights
 from vla.host.files import read_json, require_keys, sync_folder, write_atomically
 from vla.host.provenance import file_sha256
 from vla.normalise import Normaliser, present
@@ -118,6 +120,7 @@ class Agent(Actor):
         }
         batch["state"] = self._gathered([[o.state for o in one] for one in seen]).float()
         batch["instruction"] = [o.instruction for o in observations]
+        batch |= self._pending([o.pending for o in observations])
         batch = self.policy.prepare(batch)
         batch = {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in batch.items()}
         generators = [torch.Generator().manual_seed(seed) for seed in noise_seeds]
@@ -125,6 +128,26 @@ class Agent(Actor):
             answer = self.policy.sample(self.normaliser.encode(batch), generators).actions
             actions = self.normaliser.decode(answer, present(batch["state"])).float().cpu().numpy()
         return [Chunk(a, self.spec.dt, o.time, self.execute) for a, o in zip(actions, observations, strict=True)]
+
+    def _pending(self, parts: list[Pending | None]) -> dict[str, Any]:
+        """What goes on meanwhile, where any of the observations says so.
+
+        ``pending`` (B, chunk, A), SI units; ``pending_weight`` (B, chunk), 0 where nothing is known; ``pending_given``.
+
+        Raises VlaError for a policy that can't heed it.
+        """
+        known = next((one for one in parts if one is not None), None)
+        if known is None:
+            return {}
+        if not self.policy.heeds_pending:
+            raise VlaError(f"the policy '{self.policy_name}' can't go on from pending actions: play it another way")
+        nothing = replace(known, actions=0.0 * known.actions, sure=0, planned=0)
+        rows = [one or nothing for one in parts]
+        return {
+            "pending": torch.from_numpy(np.stack([one.actions for one in rows])),
+            "pending_weight": torch.from_numpy(np.stack([weights(one) for one in rows])),
+            "pending_given": known.given,
+        }
 
     def _gathered(self, parts: list[list[np.ndarray]]) -> torch.Tensor:
         """A part of each observation and of its past, as (B, …); of a policy that looks back, as (B, K, …)."""

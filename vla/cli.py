@@ -24,7 +24,7 @@ COMMANDS: dict[str, str] = {
     "train": "train an agent from a recipe and a recorded dataset",
     "eval": "measure an agent in a simulated env",
     "compare": "compare evaluations, paired on the same episodes",
-    "bench": "measure things side by side: the families of policies",
+    "bench": "measure families of policies side by side, or the control process against the clock",
     "deploy": "let an agent drive a robot: ROS 2, or a simulated one",
     "bag": "what a ROS bag holds, and a dataset made of bags",
     "sim-robot": "the simulated desk as a robot on ROS 2",

@@ -89,8 +89,8 @@ class Normaliser:
         """A batch in SI units to normalised tensors. The input is not changed.
 
         ``images.*`` uint8 (B, h, w, 3) become float (B, 3, h, w) in [-1, 1]; ``state`` (B, S) and, where present,
-        ``actions`` (B, chunk, A) are made relative and scaled; everything else is passed on. With K observations of
-        history, images and states are (B, K, …), the present last, and actions are relative to that.
+        ``actions`` and ``pending`` (B, chunk, A) are made relative and scaled; everything else is passed on. With K
+        observations of history, images and states are (B, K, …), the present last, and actions are relative to that.
         """
         encoded = dict(batch)
         for key, value in batch.items():
@@ -98,9 +98,10 @@ class Normaliser:
                 encoded[key] = value.movedim(-1, -3).float() / 127.5 - 1.0
         state = batch["state"].float()
         encoded["state"] = (state - self.state_mean) / self.state_std
-        if "actions" in batch:
-            offsets = self._relative(batch["actions"].float(), present(state), -1.0)
-            encoded["actions"] = (offsets - self.action_mean) / self.action_std
+        for key in ("actions", "pending"):
+            if key in batch:
+                offsets = self._relative(batch[key].float(), present(state), -1.0)
+                encoded[key] = (offsets - self.action_mean) / self.action_std
         return encoded
 
     def decode(self, actions: Tensor, state: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 
 from vla.contracts import Chunk, Env, EnvSpec, Observation, StepResult, VlaError
 from vla.control.history import PRESENT, History, everywhere
+from vla.control.playback import Delay, actions_in, pending, playback_of, rolled_forward
 from vla.control.timeline import Target, Timeline
 from vla.perturb.latency import Delays, hold_still
 from vla.perturb.sensors import NoisySensors
@@ -61,7 +62,9 @@ class Runner:
         agent: what acts.
         seed: the episode's, 0 or more: it fixes the noise of all decisions. ``vla eval`` takes the env's seed.
         execute: actions to play of each chunk; None takes ``agent.execute`` or 8.
-        timeline: where chunks are placed, and how they are read; None means a ``Timeline``: receding horizon.
+        timeline: where chunks are placed, and how they are read; None means the playback's.
+        playback: a way of playing chunks of ``vla.control.playback``, which knows of the delay. None plays a chunk from
+            its first action on whenever it comes: nothing tells it of the perturbation ``latency``.
         perturb: the axes ``latency`` and ``noise`` of ``vla.perturb``, to strength; others are the env's.
         latency_s: seconds from an observation to its answer, which the agent knows of: until then the earlier chunk
             goes on, and what the new one says of the time before is skipped.
@@ -84,11 +87,15 @@ class Runner:
         perturb: Mapping[str, str] | None = None,
         latency_s: float = 0.0,
         dt: float | None = None,
+        playback: str | None = None,
     ) -> None:
         self.agent, self.seed, self.actor = agent, seed, agent.begin()
         self.execute, self.every = pace(agent, execute, dt)
         self.decisions = self.step = 0
-        self._dt, self._latency_s, self._timeline = dt or agent.spec.dt, latency_s, timeline or Timeline()
+        self._playback, self._delay, self._ahead = playback_of(playback or "receding"), Delay(), 0
+        self._aware, self._length = playback is not None, getattr(getattr(agent, "config", None), "chunk", EXECUTE)
+        self._dt, self._latency_s = dt or agent.spec.dt, latency_s
+        self._timeline = timeline or self._playback.timeline()
         harder = perturb or {}
         self._delays = Delays(harder["latency"], self._dt, seed) if "latency" in harder else None
         self._sensors = NoisySensors(agent.spec, harder["noise"], seed) if "noise" in harder else None
@@ -105,7 +112,16 @@ class Runner:
             self._begun = True
             if self._timeline.hold is None:
                 self._timeline.hold = hold_still(self.agent.spec, observation)
-        return everywhere(self._sensors, observation) if self._sensors else observation
+        seen = everywhere(self._sensors, observation) if self._sensors else observation
+        if not (self._playback.guides or self._playback.rolls):
+            return seen
+        spec, sure = self.agent.spec, self._delay.actions
+        going_on = pending(self._timeline, seen.time, self._length, sure, spec.dt, len(spec.action))
+        seen = replace(seen, pending=replace(going_on, given=self._playback.gives))
+        if self._playback.guides:
+            return seen
+        self._ahead = sure
+        return replace(rolled_forward(seen, spec), pending=None)
 
     def push(self, chunk: Chunk) -> None:
         """Place the agent's answer on the timeline; its first action is for the observation's time, ``chunk.time``.
@@ -123,8 +139,15 @@ class Runner:
                 f"execute must lie between 1 and the chunk's {len(chunk.actions)} actions, and is {self.execute}"
             )
         self.decisions += 1
-        begin = chunk.time + (self._delays.next() if self._delays else 0.0)
-        self._timeline.push(chunk, begin, begin + self._latency_s)
+        late = self._delays.next() if self._delays else 0.0
+        if self._aware:
+            begin, arrival = chunk.time + self._ahead * chunk.dt, chunk.time + late + self._latency_s
+            self._delay.count(actions_in(late + self._latency_s, chunk.dt))
+            self._timeline.push(chunk, begin, max(arrival, begin))
+        else:
+            begin = chunk.time + late
+            self._timeline.push(chunk, begin, begin + self._latency_s)
+        self._length = len(chunk.actions)
 
     def at(self, t: float) -> Target | None:
         """What is to be done at time ``t``, in seconds on the observations' clock; see ``Timeline.at``."""

@@ -75,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="NAME", help="where the agent runs: cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     add("--videos", type=int, default=6, metavar="N", help="episodes to film and show (default: 6)")
     add("--execute", type=int, metavar="N", help="steps to play of each chunk (default: the agent's)")
+    add(
+        "--playback",
+        metavar="NAME",
+        help="how late chunks are played: receding, ensemble, guided, prefix, forward "
+        "(default: each from its first action on)",
+    )
     add("--slots", type=int, default=8, metavar="N", help="episodes side by side: the policy's batch (default: 8)")
     add("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224; may be repeated")
     add(
@@ -134,6 +140,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         kind=args.kind,
         items=args.items,
         execute=args.execute,
+        playback=args.playback,
         videos=args.videos,
         check=args.check,
         agent=args.agent,

@@ -11,6 +11,24 @@ from vla.contracts.errors import BadObservationError
 from vla.contracts.spec import EnvSpec
 
 
+@dataclass(frozen=True)
+class Pending:
+    """What the robot will go on with from an observation on, until the answer to it comes.
+
+    Attributes:
+        actions: float32 (H, A), absolute, SI units: the first is for the observation's time, the others ``dt`` apart.
+            Beyond what is planned the last planned action is repeated: it would be held.
+        sure: how many of them will be played before the answer comes, as far as can be told.
+        planned: how many of them are planned. Where neither this nor ``sure`` is above 0 nothing is known to go on.
+        given: whether the policy is to take those that are sure as given, which it has to be trained for.
+    """
+
+    actions: np.ndarray
+    sure: int
+    planned: int
+    given: bool = False
+
+
 @dataclass
 class Observation:
     """What a policy sees at one moment.
@@ -22,6 +40,7 @@ class Observation:
         time: seconds since the episode began, or on a robot's own clock; what answers it is placed by it.
         stale: whether the images may show an earlier scene: of what is decided on them, one action should be played.
         past: earlier observations, the oldest first, for a policy that looks back; see ``vla.control.history``.
+        pending: what is going on meanwhile, for a policy that is to go on from there; see ``vla.control.playback``.
     """
 
     images: dict[str, np.ndarray]
@@ -30,6 +49,7 @@ class Observation:
     time: float = 0.0
     stale: bool = False
     past: tuple[Observation, ...] = ()
+    pending: Pending | None = None
 
     def check(self, spec: EnvSpec) -> None:
         """Raise BadObservationError unless this observation is what ``spec`` promises."""

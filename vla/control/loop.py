@@ -47,23 +47,25 @@ class Boxes:
             box.close()
 
 
+TIMED = ("late", "jitter", "busy")
 LATE_US = np.concatenate(([0.0], np.geomspace(1.0, 1e6, 121)))  # edges of the histogram, microseconds
 
 
 def status_fields() -> np.dtype:
     """What the control process tells of itself.
 
-    ``ticks`` were played and ``skipped`` left out because the one before came too late. ``late`` and ``busy`` count
-    ticks by how long after its deadline a tick began, and how long it took, between the edges ``LATE_US``;
-    ``worst_late`` and ``worst_busy`` are seconds. ``counts`` are the supervisor's, ``resting`` and ``latched`` a
-    ``Reason`` or -1. ``chunk`` is the number of the newest chunk that was taken, ``answered`` how long after its push
-    the first command that heeds it was sent, seconds. ``cpu`` and ``memory`` are seconds and bytes of the process.
+    ``ticks`` were played and ``skipped`` left out because the one before came too late. ``late``, ``jitter`` and
+    ``busy`` count ticks by how long after its deadline a tick began, how far that was from a period after the one
+    before, and how long it took, between the edges ``LATE_US``; the ``worst_`` of each is in seconds. ``counts`` are
+    the supervisor's, ``resting`` and ``latched`` a ``Reason`` or -1. ``chunk`` is the number of the newest chunk that
+    was taken, ``answered`` how long after its push the first command that heeds it was sent, ``cpu`` what the process
+    used of a CPU, seconds.
     """
     numbers = [
         (name, "i8") for name in ("ticks", "skipped", "resting", "latched", "chunk", "begun", "at_rest", "ended")
     ]
-    times = [(name, "f8") for name in ("worst_late", "worst_busy", "answered", "cpu", "memory")]
-    bins = [(name, "i8", len(LATE_US)) for name in ("late", "busy")]
+    times = [(name, "f8") for name in ("answered", "cpu", *(f"worst_{name}" for name in TIMED))]
+    bins = [(name, "i8", len(LATE_US)) for name in TIMED]
     return np.dtype([*numbers, *times, *bins, ("counts", "i8", len(Reason))], align=True)
 
 

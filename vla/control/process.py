@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import pickle
-import resource
 import select
 import signal
 import subprocess
@@ -24,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -33,7 +33,7 @@ from vla.contracts.errors import one_line
 from vla.control import realtime
 from vla.control.arm import ArmSpec
 from vla.control.driver import Driver
-from vla.control.loop import ACTION, LATE_US, LONGEST, Boxes, ControlLoop
+from vla.control.loop import ACTION, LATE_US, LONGEST, TIMED, Boxes, ControlLoop
 from vla.control.reasons import Reason
 from vla.control.supervisor import Patience
 from vla.control.timeline import Timeline
@@ -82,7 +82,10 @@ class ArmState:
 
 @dataclass(frozen=True)
 class ControlStatus:
-    """What the control process tells of itself; see ``vla.control.loop.status_fields``."""
+    """What the control process tells of itself; see ``vla.control.loop.status_fields``.
+
+    ``memory`` is the most that it had, bytes.
+    """
 
     ticks: int
     skipped: int
@@ -92,12 +95,14 @@ class ControlStatus:
     begun: bool
     at_rest: bool
     ended: bool
-    worst_late: float
-    worst_busy: float
     answered: float
     cpu: float
-    memory: float
+    memory: int
+    worst_late: float
+    worst_jitter: float
+    worst_busy: float
     late: np.ndarray
+    jitter: np.ndarray
     busy: np.ndarray
     counts: dict[Reason, int]
 
@@ -123,6 +128,7 @@ class ControlProcess:
         self.granted: dict[str, str] = {}
         self._boxes: Boxes | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._memory = 0
         self._told: np.ndarray = np.zeros(len(Reason), np.int64)
 
     def start(self, within_s: float = 30.0) -> Self:
@@ -178,6 +184,11 @@ class ControlProcess:
         self.beat(chunk.time if images is None else images)
         box.publish()
 
+    @property
+    def pushed(self) -> int:
+        """The number of the chunk that was pushed last, as ``ControlStatus.chunk`` counts them; 0 before the first."""
+        return self._open.chunks.sent
+
     def beat(self, images: float | None = None) -> None:
         """Say that the policy lives; with ``images``, that it decides on pictures of that time."""
         orders = self._open.orders
@@ -219,12 +230,16 @@ class ControlProcess:
             seen[name] = Reason(int(seen[name])) if box.number and seen[name] >= 0 else None
         for name in ("begun", "at_rest", "ended"):
             seen[name] = bool(seen[name])
-        for name in ("late", "busy"):
-            seen[name] = np.array(seen[name])
+        for name in TIMED:
+            seen[name], seen[f"worst_{name}"] = np.array(seen[name]), float(seen[f"worst_{name}"])
         for name in ("ticks", "skipped", "chunk"):
             seen[name] = int(seen[name])
-        for name in ("worst_late", "worst_busy", "answered", "cpu", "memory"):
+        for name in ("answered", "cpu"):
             seen[name] = float(seen[name])
+        with contextlib.suppress(OSError, StopIteration):  # it may have ended
+            lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
+            self._memory = 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+        seen["memory"] = self._memory
         seen["counts"] = {reason: int(count) for reason, count in zip(Reason, seen["counts"], strict=True)}
         return ControlStatus(**seen)
 
@@ -312,7 +327,7 @@ class _Ticker:
     def run(self) -> None:
         loop, dt, status = self._loop, self._loop.supervisor.dt, self._status
         realtime.no_collections()
-        deadline, rests = time.monotonic(), 0
+        deadline, rests, before = time.monotonic(), 0, 0.0
         while rests < 3:
             deadline += dt
             now = realtime.wait_until(deadline)
@@ -323,7 +338,8 @@ class _Ticker:
                 deadline += missed * dt
             self._tick(deadline)
             busy = time.monotonic() - now
-            self._count(late, busy)
+            self._count(late, abs(late - before), busy)
+            before = late
             if os.getppid() != self._parent:
                 loop.quitting = Reason.POLICY_DIED
             elif self._boxes.orders.seen["quit"] and loop.quitting is None:
@@ -343,10 +359,10 @@ class _Ticker:
             self._loop.supervisor.rest(Reason.INTERNAL)
         return None
 
-    def _count(self, late: float, busy: float) -> None:
+    def _count(self, *timed: float) -> None:
         status, supervisor = self._status, self._loop.supervisor
         status["ticks"] += 1
-        for name, seconds in (("late", late), ("busy", busy)):
+        for name, seconds in zip(TIMED, timed, strict=True):
             status[name][int(np.searchsorted(LATE_US, 1e6 * max(0.0, seconds), "right")) - 1] += 1
             worst = f"worst_{name}"
             if seconds > status[worst]:
@@ -365,6 +381,5 @@ class _Ticker:
         status, supervisor = self._status, self._loop.supervisor
         status["begun"], status["at_rest"], status["ended"] = supervisor.begun, supervisor.at_rest, ended
         status["counts"] = supervisor.counts
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        status["cpu"], status["memory"] = usage.ru_utime + usage.ru_stime, 1024.0 * usage.ru_maxrss
+        status["cpu"] = time.process_time()
         self._boxes.status.publish()

@@ -59,6 +59,11 @@ class Mailbox:
         """See the class."""
         return int(self._seen.content["number"])
 
+    @property
+    def sent(self) -> int:
+        """How many messages have been published."""
+        return int(self._latest[0])
+
     def publish(self) -> None:
         """Send the draft, which keeps what it holds."""
         number = int(self._latest[0]) + 1

@@ -92,9 +92,12 @@ class Timeline:
         played = max((place for place, plan in enumerate(plans) if plan.usable(now)), default=0)
         self._plans = [plan for place, plan in enumerate(plans) if place == played or plan.end > now]
 
-    def at(self, t: float) -> Target | None:
-        """The target at time ``t`` [s], not earlier than the newest chunk's; None where there is none to play yet."""
-        usable = [plan for plan in self._plans if plan.usable(t)]
+    def at(self, t: float, arrived: float = math.inf) -> Target | None:
+        """The target at time ``t`` [s], not earlier than the newest chunk's; None where there is none to play yet.
+
+        With ``arrived``, as it is known at that earlier time: of the chunks that had come by then.
+        """
+        usable = [plan for plan in self._plans if plan.usable(t) and plan.arrival <= arrived + _SLACK * plan.chunk.dt]
         if not usable:
             return None if self.hold is None else Target(self.hold, math.inf, False)
         newest = usable[-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self, get_origin, get_type_hints
 
 from vla.contracts import VlaError, episode_seed
+from vla.control.playback import playback_of
 from vla.perturb import axes as perturb
 from vla.registry import EnvRef
 from vla.rollout.player import EpisodeRequest
@@ -37,6 +38,8 @@ class EvalConfig:
         videos: how many episodes to show: half successes, half failures, as far as there are any.
         check: episodes for each of the checks in ``vla.eval.checks``; 0 leaves them out.
         agent: what names the agent, as ``vla eval --agent`` takes it; None for the one that ships. Noted only.
+        playback: how its chunks are played, a name of ``vla.control.playback``, whose ways know of the delay that the
+            perturbation ``latency`` makes; None plays each from its first action on when it comes.
         device: where the agent runs, as ``vla eval --device`` takes it; None for a GPU if there is one. Noted only.
         env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
         perturb: what is made harder, axis to strength; see ``vla.perturb``.
@@ -63,6 +66,7 @@ class EvalConfig:
     suite: dict[str, list[str]] = field(default_factory=dict)
     more_seeds: list[int] = field(default_factory=list)
     device: str | None = None
+    playback: str | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -75,6 +79,8 @@ class EvalConfig:
                 raise VlaError(f"--{name} must be at least {least}, and is {getattr(self, name)}")
         if len(set(self.seeds)) < len(self.seeds):
             raise VlaError(f"--seed names a seed twice: {','.join(map(str, self.seeds))}")
+        if self.playback is not None:
+            playback_of(self.playback)
         if self.check and self.instruction:
             raise VlaError("--check compares the env's own sentences: leave out --instruction")
         if self.check and self.kind == "all":

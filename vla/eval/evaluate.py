@@ -85,6 +85,7 @@ def evaluate(
             config.workers,
             config.slots,
             config.execute,
+            playback=config.playback,
             **{"on_episode": on_episode, **more},
         )
 

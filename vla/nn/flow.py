@@ -37,3 +37,28 @@ def integrate(velocity: Callable[[Tensor, int], Tensor], noise: Tensor, steps: i
         middle = x + 0.5 * h * velocity(x, i)
         x = x + h * velocity(middle, i + 1)
     return x
+
+
+def integrate_guided(
+    velocity: Callable[[Tensor, int], Tensor], noise: Tensor, steps: int, wanted: Tensor, weight: Tensor
+) -> Tensor:
+    """``integrate``, drawn towards chunks that agree with ``wanted`` (B, N, A), by ``weight`` (B, N), 0 to 1.
+
+    Guidance of real-time chunking (Black et al., arXiv 2506.07339, equations 2 to 4; Pokle et al., 2024): the error of
+    the end that the present velocity points to goes back through the network by its vector-Jacobian product. The
+    guidance is at most ``steps``, so that no step goes farther than the error.
+    """
+
+    def guided(x: Tensor, i: int) -> Tensor:
+        t = i / (2 * steps)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            speed = velocity(x, i)
+            end = x + (1.0 - t) * speed
+            error = (wanted - end).detach() * weight[..., None]
+            # As the gradient of a sum: given a vector, torch first imports sympy, for seconds.
+            (pull,) = torch.autograd.grad((end * error).sum(), x)
+        strength = float(steps) if t == 0.0 else min(float(steps), (t * t + (1.0 - t) ** 2) / (t * (1.0 - t)))
+        return (speed + strength * pull).detach()
+
+    return integrate(guided, noise, steps)

@@ -36,9 +36,13 @@ class Policy(nn.Module, ABC):
     Attributes:
         config: its frozen config dataclass, with ``chunk`` and ``execute``. Where that has ``observation_steps``, e.g.
             (-1, 0), batches hold so many observations each, see ``vla.control.history``.
+        heeds_pending: whether ``sample`` heeds ``pending`` (B, chunk, A), normalised, by ``pending_weight`` (B, chunk):
+            what the robot goes on with meanwhile, see ``vla.control.playback``. With ``pending_given`` those of weight
+            1 are the beginning of its answer.
     """
 
     config: Any
+    heeds_pending: bool = False
 
     @abstractmethod
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

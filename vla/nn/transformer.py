@@ -96,10 +96,12 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, steering: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
         """Tokens ``x`` (B, N, D) and ``steering`` (B, 9 D) over ``memory``, ``attend_cross.remember`` of C contexts.
 
+        A ``steering`` of (B, N, 9 D) steers each token by itself.
+
         ``mask`` (C, M) is True where a context's token may be looked at. B may be a multiple of C: then consecutive
         rows of ``x`` share a context.
         """
-        parts = steering[:, None].chunk(9, dim=-1)
+        parts = (steering if steering.dim() == 3 else steering[:, None]).chunk(9, dim=-1)
         scale, shift, gate = parts[0::3], parts[1::3], parts[2::3]
         x = x + gate[0] * self.attend_self(self.norm_self(x) * (1 + scale[0]) + shift[0])
         asking = (self.norm_cross(x) * (1 + scale[1]) + shift[1]).reshape(len(memory[0]), -1, x.shape[-1])

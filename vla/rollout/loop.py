@@ -102,9 +102,10 @@ def run_episodes(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     record_frames: int = 0,
     observation_filter: ObservationFilter | None = None,
-    timeline: Callable[[], Timeline] = Timeline,
+    timeline: Callable[[], Timeline] | None = None,
     timing: Timing | None = None,
     earlier: Sequence[EpisodeResult] = (),
+    playback: str | None = None,
 ) -> list[EpisodeResult]:
     """Let an agent play episodes of one env, ``slots`` of them side by side, in lock step; see ``run_lanes``.
 
@@ -115,7 +116,7 @@ def run_episodes(
         execute: steps to play of each chunk; None takes ``agent.execute`` or 8.
         earlier: results of an earlier run of the same ``episodes`` that was cut short. They are not played again, and
             the others come out as they would have there.
-        agent, workers, on_episode, record_frames, observation_filter, timeline, timing: see ``run_lanes``.
+        agent, workers, on_episode, record_frames, observation_filter, timeline, timing, playback: see ``run_lanes``.
 
     Returns:
         one result for each episode, in the order of ``episodes``.
@@ -125,7 +126,9 @@ def run_episodes(
     """
     ref = EnvRef(env) if isinstance(env, str) else env
     lanes = [Lane(ref, episodes[i::slots], execute, earlier=earlier) for i in range(min(slots, len(episodes)))]
-    played = run_lanes(agent, lanes, workers, on_episode, record_frames, observation_filter, timeline, timing)
+    played = run_lanes(
+        agent, lanes, workers, on_episode, record_frames, observation_filter, timeline, timing, playback=playback
+    )
     found = {result.index: result for results in played for result in results}
     return [found[episode.index] for episode in episodes]
 
@@ -137,9 +140,10 @@ def run_lanes(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     record_frames: int = 0,
     observation_filter: ObservationFilter | None = None,
-    timeline: Callable[[], Timeline] = Timeline,
+    timeline: Callable[[], Timeline] | None = None,
     timing: Timing | None = None,
     own_dt: bool = False,
+    playback: str | None = None,
 ) -> list[list[EpisodeResult]]:
     """Let an agent play in several envs side by side; cameras are rendered only when the policy looks.
 
@@ -150,10 +154,11 @@ def run_lanes(
         on_episode: called as each episode ends, in a fixed order.
         record_frames: episodes with an index below this are filmed (``EpisodeResult.video``).
         observation_filter: changes what the agent sees, e.g. for a blank image.
-        timeline: makes an episode's timeline, e.g. a ``TemporalEnsemble``.
+        timeline: makes an episode's timeline, e.g. a ``TemporalEnsemble``; None means the playback's.
         timing: filled in with where the time went.
         own_dt: whether an env may have another ``dt`` than the agent: chunks are then read in the env's steps. That is
             for absolute actions; a displacement is made for a step of one length.
+        playback: how chunks are played; see ``vla.runner.Runner``.
 
     Returns:
         for each lane one result for each of its episodes. An episode in which the env raised is a failure with
@@ -171,7 +176,7 @@ def run_lanes(
     player, looks_back = partial(EpisodePlayer, video_below=record_frames), agent.observation_steps
     factories = [partial(player, lane.env, looks_back=looks_back) for lane in lanes]
     with SlotPool(factories, len(lanes), workers) as pool:
-        run = _Run(agent, lanes, pool, timing, on_episode, observation_filter, timeline)
+        run = _Run(agent, lanes, pool, timing, on_episode, observation_filter, timeline, playback)
         try:
             run.play(own_dt)
         except (WorkerDied, KeyboardInterrupt) as error:
@@ -197,9 +202,11 @@ class _Run:
         timing: Timing,
         on_episode: Callable[[EpisodeResult], None] | None,
         observation_filter: ObservationFilter | None,
-        timeline: Callable[[], Timeline],
+        timeline: Callable[[], Timeline] | None,
+        playback: str | None,
     ) -> None:
         self._agent, self._lanes, self._pool, self._timing = agent, lanes, pool, timing
+        self._playback = playback
         self._on_episode, self._filter, self._timeline = on_episode, observation_filter, timeline
         self._queues = [deque(lane.episodes) for lane in lanes]
         self.finished = [_known(queue, lane.earlier) for queue, lane in zip(self._queues, lanes, strict=True)]
@@ -275,9 +282,10 @@ class _Run:
                 self._running[lane].observation = turn.observation
             else:
                 request, own = self._queues[lane][0], self._lanes[lane]
+                timeline = self._timeline() if self._timeline else None
                 runner = Runner(
-                    self._agent, request.seed, own.execute, self._timeline(), request.perturb, own.latency_s,
-                    self._dt[lane],
+                    self._agent, request.seed, own.execute, timeline, request.perturb, own.latency_s,
+                    self._dt[lane], self._playback,
                 )  # fmt: skip
                 self._running[lane] = _Running(request, runner, turn.observation)
 

@@ -1,14 +1,18 @@
-"""``vla bench``: measurements that set several things side by side, each a file of this folder."""
+"""``vla bench``: measurements, each a file of this folder."""
 
 from __future__ import annotations
 
 import argparse
 
-PARTS = {"families": "policies of several families on the same episodes, with what each costs"}
+PARTS = {
+    "families": "policies of several families on the same episodes, with what each costs",
+    "realtime": "the 200 Hz control process, timed on this machine beside an agent that infers",
+}
 
 EPILOG = """\
 examples:
   vla bench families --env tidy_desk tidy_desk runs/tidy_desk_diffusion runs/tidy_desk_parallel
+  vla bench realtime --minutes 10
 
 Each has examples of its own: vla bench NAME --help
 """
