@@ -151,7 +151,8 @@ class FlowPolicy(Policy):
         if batch.get("pending_given"):
             return Sampled(self._go_on(context, noise, batch["pending"], batch["pending_weight"] >= 1.0))
         with torch.inference_mode(False):  # what was made in it can't be differentiated through
-            context = replace(context, tokens=context.tokens.clone(), mask=_own(context.mask))
+            extras = {"layers": [one.clone() for one in context.extras.get("layers", [context.tokens])]}
+            context = replace(context, tokens=context.tokens.clone(), mask=_own(context.mask), extras=extras)
             wanted, weight = batch["pending"].clone(), batch["pending_weight"].clone()
             steps = max(steps, GUIDED_STEPS)
             field = self._field(context, len(noise), steps)

@@ -18,7 +18,8 @@ import pytest
 
 from vla.contracts import Chunk, VlaError
 from vla.control.arm import PANDA
-from vla.control.controller import Controller
+from vla.control.controller import CONTROL_HZ, Controller
+from vla.control.loop import Boxes, ControlLoop
 from vla.control.process import ControlProcess, ControlSettings
 from vla.control.realtime import Wishes
 from vla.control.reasons import Reason
@@ -55,7 +56,8 @@ def test_it_follows_a_chunk_then_rests_and_tells_both() -> None:
     control = process()
     try:
         eventually(lambda: control.state() is not None)
-        assert control.status().resting is Reason.NO_CHUNK and control.granted.keys() >= {"priority", "memory"}
+        eventually(lambda: control.status().resting is Reason.NO_CHUNK)
+        assert control.granted.keys() >= {"priority", "memory"}
         control.push(moving(time.monotonic(), count=10))
         eventually(lambda: control.status().resting is None)
         eventually(lambda: control.status().resting is Reason.CHUNK_ENDED)
@@ -92,6 +94,43 @@ def test_an_emergency_stop_holds_until_rearmed_and_old_chunks_are_forgotten() ->
         eventually(lambda: control.status().resting is None)
     finally:
         control.close()
+
+
+def test_a_chunk_that_came_before_the_rearming_is_forgotten_even_within_one_tick() -> None:
+    now = [100.0]
+    boxes = Boxes.make(len(PANDA.joints))
+    loop = ControlLoop(PANDA, SimulatedArm(tuple(HOME), clock=lambda: now[0]), boxes, Patience())
+    orders, chunks = boxes.orders, boxes.chunks
+
+    def tick() -> Reason | None:
+        now[0] += 1.0 / CONTROL_HZ
+        orders.draft["beat"] = orders.draft["images"] = now[0]
+        orders.publish()
+        loop.tick(now[0])
+        return loop.supervisor.resting
+
+    def push() -> None:
+        chunk, draft = moving(now[0]), chunks.draft
+        draft["time"] = draft["begin"] = draft["pushed"] = now[0]
+        draft["dt"], draft["count"] = chunk.dt, len(chunk.actions)
+        draft["actions"][: len(chunk.actions)] = chunk.actions
+        chunks.publish()
+
+    try:
+        tick()
+        push()
+        assert [tick() for _ in range(20)][-1] is None
+        orders.draft["estops"] += 1
+        assert {tick() for _ in range(100)} == {Reason.ESTOP} and loop.supervisor.at_rest
+        now[0] += 0.1  # the process does not get its turn
+        push()
+        orders.draft["rearms"] += 1
+        orders.draft["rearmed"] = now[0] + 1e-4
+        assert {tick() for _ in range(20)} == {Reason.NO_CHUNK}
+        push()
+        assert tick() is None
+    finally:
+        boxes.close()
 
 
 @pytest.mark.parametrize(

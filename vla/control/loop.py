@@ -122,6 +122,7 @@ class ControlLoop:
         if orders["rearms"] > self._rearms and supervisor.at_rest:
             self._rearms = int(orders["rearms"])
             if supervisor.rearm(self.reading):
+                self._after = max(self._after, float(orders["rearmed"]))  # a chunk may have come in the same tick
                 why = supervisor.measure(self.reading, now)
         self._take_chunk()
         target = self._plans.at(now)

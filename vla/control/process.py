@@ -207,6 +207,7 @@ class ControlProcess:
 
         It stays latched, and ``status`` says so, while the cause is there.
         """
+        self._open.orders.draft["rearmed"] = time.monotonic()
         self._open.orders.draft["rearms"] += 1
         self._open.orders.publish()
 

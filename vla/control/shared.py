@@ -135,9 +135,11 @@ def order_fields() -> np.dtype:
     """What the policy's process asks for, apart from motion.
 
     ``beat`` is when it last said that it lives, ``images`` when the oldest picture that it decides on was taken.
-    ``estops`` and ``rearms`` count: one more than before stops the arm, or lets it go on. ``quit`` ends the process.
+    ``estops`` and ``rearms`` count: one more than before stops the arm, or lets it go on. ``rearmed`` is when the
+    last rearming was asked for. ``quit`` ends the process.
     """
-    return np.dtype([("beat", "f8"), ("images", "f8"), ("estops", "i8"), ("rearms", "i8"), ("quit", "i8")], align=True)
+    times, counts = ("beat", "images", "rearmed"), ("estops", "rearms", "quit")
+    return np.dtype([*((name, "f8") for name in times), *((name, "i8") for name in counts)], align=True)
 
 
 def state_fields(joints: int) -> np.dtype:
