@@ -18,7 +18,7 @@ from vla.contracts import EnvSpec, VlaError
 from vla.nn.context import Context, look
 from vla.nn.flow import integrate, integrate_guided, interpolate, midpoint_times, sample_times
 from vla.nn.head import taught
-from vla.nn.policy import Policy, Sampled, parameter_groups, standard_normal
+from vla.nn.policy import FollowsNoise, Sampled, parameter_groups, standard_normal
 from vla.nn.transformer import ModulatedBlock, time_embedding
 from vla.nn.trunk import make_trunk
 
@@ -84,7 +84,7 @@ class FlowHead(nn.Module):
         return self.out(self.norm(tokens)).reshape(x.shape)
 
 
-class FlowPolicy(Policy):
+class FlowPolicy(FollowsNoise):
     """A trunk and the flow head.
 
     Args:
@@ -93,6 +93,7 @@ class FlowPolicy(Policy):
     """
 
     heeds_pending = True
+    head: FlowHead
 
     def __init__(self, config: FlowConfig, spec: EnvSpec) -> None:
         super().__init__()
@@ -145,9 +146,9 @@ class FlowPolicy(Policy):
         """
         context = look(self.trunk, batch)
         noise = standard_normal(generators, (self.config.chunk, self.action_dim), context.tokens.device)
-        noise, steps = self.config.noise_scale * noise, self.config.sample_steps
         if "pending" not in batch:
-            return Sampled(integrate(self._field(context, len(noise), steps), noise, steps))
+            return Sampled(self.follow(context, noise))
+        noise, steps = self.config.noise_scale * noise, self.config.sample_steps
         if batch.get("pending_given"):
             return Sampled(self._go_on(context, noise, batch["pending"], batch["pending_weight"] >= 1.0))
         with torch.inference_mode(False):  # what was made in it can't be differentiated through
@@ -157,6 +158,11 @@ class FlowPolicy(Policy):
             steps = max(steps, GUIDED_STEPS)
             field = self._field(context, len(noise), steps)
             return Sampled(integrate_guided(field, noise.clone(), steps, wanted, weight))
+
+    def follow(self, context: Context, noise: Tensor) -> Tensor:
+        """The chunks (B, chunk, A) that the flow leads to from standard normal noise, B a multiple of the contexts."""
+        steps = self.config.sample_steps
+        return integrate(self._field(context, len(noise), steps), self.config.noise_scale * noise, steps)
 
     def _go_on(self, context: Context, noise: Tensor, wanted: Tensor, sure: Tensor) -> Tensor:
         """Chunks that begin with the ``sure`` (B, chunk) ones of the ``wanted`` actions, as far as was trained."""

@@ -23,7 +23,8 @@ class FlowConfig:
         actions_per_token: consecutive actions that share one token; must divide ``chunk``.
         draws: flow times and noises drawn for each observation in training.
         time_alpha, time_beta: the Beta distribution of the flow time.
-        sample_steps: midpoint steps from noise to chunk (two calls of the head each); four give no better success.
+        sample_steps: midpoint steps from noise to chunk (two calls of the head each); four give no better success. 0 is
+            one call in all, for a head that has learnt to be asked once (``vla.train.distil``).
         noise_scale: standard deviation of the noise that a chunk begins as; training has 1. Less of it gives likelier
             chunks and steadier grasps, 0 always the same chunk.
         insulated: whether the flow loss leaves the trunk alone, so that it learns from points and stills only and
@@ -46,7 +47,7 @@ class FlowConfig:
     draws: Annotated[int, Between(1, 256)] = 2
     time_alpha: Annotated[float, Between(1e-3, 1e3)] = 2.0
     time_beta: Annotated[float, Between(1e-3, 1e3)] = 2.0
-    sample_steps: Annotated[int, Between(1, 200)] = 2
+    sample_steps: Annotated[int, Between(0, 200)] = 2
     noise_scale: Annotated[float, Between(0.0, 10.0)] = 0.5
     insulated: bool = False
     prefix: Annotated[int, Between(0, 1024)] = 0

@@ -1,7 +1,8 @@
 """The agent: a policy, its statistics and its EnvSpec, sealed in one folder with a proof that it still works.
 
 ``agent.json`` (format, policy, config, spec, provenance, hashes), ``model.safetensors`` (weights and statistics),
-``golden.safetensors`` (a stored observation and the chunk that it must give). No pickle is ever read.
+``golden.safetensors`` (a stored observation and the chunk that it must give), and of an exported agent ``network.onnx``
+(see ``vla.export``). No pickle is ever read.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from vla.control.history import observation_steps
 from vla.control.playback import weights
 from vla.host.files import read_json, require_keys, sync_folder, write_atomically
 from vla.host.provenance import file_sha256
+from vla.nn.graph import Graph
 from vla.normalise import Normaliser, present
 from vla.runner import Actor, Runner
 from vla.runner import noise_seed as seed_of
 
 FORMAT_VERSION = 1
-WEIGHTS, GOLDEN = "model.safetensors", "golden.safetensors"
+WEIGHTS, GOLDEN, NETWORK = "model.safetensors", "golden.safetensors", "network.onnx"
 # Rounding alone moves the shipped agent by 0.2e-3 to 1.2e-3; a wrong camera or colour moves it by centimetres.
 GOLDEN_TOLERANCE = 2e-3
 
@@ -56,6 +58,7 @@ class Agent(Actor):
 
     Attributes:
         execute: how many actions of each chunk should be played before it is asked again.
+        graph: what samples in place of ``policy``, of an exported agent on the CPU.
         threads: of torch, while it acts on the CPU. Our networks are small: waking others for each operation takes
             longer than what they save, and very much longer where the cores have other work. None leaves torch's.
     """
@@ -79,6 +82,7 @@ class Agent(Actor):
         self.execute: int = self.config.execute
         self.observation_steps = observation_steps(self.config)
         self.hash = ""
+        self.graph: Graph | None = None
         self.golden: dict[str, torch.Tensor] | None = None
         self._golden_instruction = ""
         self._asked = 0
@@ -125,7 +129,8 @@ class Agent(Actor):
         batch = {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in batch.items()}
         generators = [torch.Generator().manual_seed(seed) for seed in noise_seeds]
         with _threads(self.threads if self.device.type == "cpu" else None):
-            answer = self.policy.sample(self.normaliser.encode(batch), generators).actions
+            sampler = self.policy if "pending" in batch else self.graph or self.policy  # a graph is never guided
+            answer = sampler.sample(self.normaliser.encode(batch), generators).actions
             actions = self.normaliser.decode(answer, present(batch["state"])).float().cpu().numpy()
         return [Chunk(a, self.spec.dt, o.time, self.execute) for a, o in zip(actions, observations, strict=True)]
 
@@ -256,6 +261,18 @@ def load(path: str | Path, device: str | None = None) -> Agent:
     Raises:
         AgentError: no such agent, another format, a hash that differs, weights that do not fit.
     """
+    folder, name = find(path)
+    try:
+        return _load(folder, name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except Exception as error:  # whatever safetensors, torch or a network makes of what a file says
+        if isinstance(error, AgentError):
+            raise
+        file, text = str(folder / "agent.json"), " ".join(str(error).split())[:500] or repr(error)
+        raise AgentError(text if file in text else f"{file} cannot be loaded: {text}") from error
+
+
+def find(path: str | Path) -> tuple[Path, str]:
+    """The folder and the name of the agent that ``path`` means, see ``load``. Raises AgentError where there is none."""
     folder, name = Path(path), Path(path).resolve().name
     if (folder / "agent" / "agent.json").is_file() and not (folder / "agent.json").is_file():
         folder = folder / "agent"  # a training run, which gives its agent the name
@@ -267,13 +284,7 @@ def load(path: str | Path, device: str | None = None) -> Agent:
                 f"no agent at '{path}': it has no agent.json; shipped agents: {', '.join(known) or 'none'}"
             )
         folder, name = shipped, shipped.name
-    try:
-        return _load(folder, name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except Exception as error:  # whatever safetensors, torch or a network makes of what a file says
-        if isinstance(error, AgentError):
-            raise
-        file, text = str(folder / "agent.json"), " ".join(str(error).split())[:500] or repr(error)
-        raise AgentError(text if file in text else f"{file} cannot be loaded: {text}") from error
+    return folder, name
 
 
 def _load(folder: Path, name: str, device: str) -> Agent:
@@ -283,7 +294,8 @@ def _load(folder: Path, name: str, device: str) -> Agent:
         raise AgentError(f"{file} has format {about.get('format_version')}; this version reads {FORMAT_VERSION}")
     kinds = {"policy": str, "golden_instruction": str}
     require_keys(about, kinds | dict.fromkeys(("config", "spec", "sha256", "provenance"), dict), str(file))
-    for part in (WEIGHTS, GOLDEN):  # and nothing else that the file may name
+    exported = NETWORK in about["sha256"]
+    for part in (WEIGHTS, GOLDEN, *[NETWORK] * exported):  # and nothing else that the file may name
         if not (folder / part).is_file() or file_sha256(folder / part) != about["sha256"].get(part):
             raise AgentError(f"{folder / part} is missing or damaged: its hash is not the one in {file}")
     tensors, golden = load_file(folder / WEIGHTS), load_file(folder / GOLDEN)
@@ -307,6 +319,10 @@ def _load(folder: Path, name: str, device: str) -> Agent:
     agent = Agent(policy.to(device), normaliser, spec, about["policy"], about["provenance"], name)
     agent.golden, agent._golden_instruction = golden, about["golden_instruction"]
     agent.hash = about["sha256"][WEIGHTS]
+    if exported and agent.device.type == "cpu":
+        agent.hash, agent.graph = about["sha256"][NETWORK], Graph((folder / NETWORK).read_bytes(), policy)
+        if not agent.replay_golden_trace() <= GOLDEN_TOLERANCE:
+            raise AgentError(f"{folder / NETWORK} is not this agent's network: it does not give the golden chunk")
     return agent
 
 

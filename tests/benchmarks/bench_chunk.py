@@ -1,12 +1,14 @@
 """Time of one chunk: the flow policy's sampler against the ways that it had before.
 
     python -m tests.benchmarks.bench_chunk [--agent tidy_desk] [--observations 1] [--rounds 30] [--threads N]
+    python -m tests.benchmarks.bench_chunk --threads 1 --beside runs/export_tidy_desk runs/tidy_desk_distilled
     python -m tests.benchmarks.bench_chunk --agent runs/peers/flow/policy --peer runs/peers/act/policy --threads 1
 
 The sampler works out keys, values and modulation once for all its calls, and takes two midpoint steps; before, it did
 so in each call, and took four. Rounds alternate between the ways, and medians are compared, so that other load on the
-machine hits all. The trunk alone is timed too: what no sampler can save. With ``--peer`` a policy
-of LeRobot's takes its turn too, beside our agent as a whole: both from raw images to actions.
+machine hits all. The trunk alone is timed too: what no sampler can save. Agents as a whole, from raw images to a chunk,
+are timed as they are, with twice the steps, and beside them those of ``--beside``: exported, distilled or both. With
+``--peer`` a policy of LeRobot's takes its turn too.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 # As the command line does: idle OpenMP threads that spin slow small operations down most.
@@ -30,7 +33,7 @@ from torch import Tensor
 
 from policies.flow import FlowPolicy
 from vla import agent
-from vla.contracts import Observation
+from vla.contracts import EnvSpec, Observation
 from vla.host.provenance import machine
 from vla.nn.flow import integrate, midpoint_times
 from vla.nn.policy import standard_normal
@@ -49,16 +52,13 @@ def step_by_step(policy: FlowPolicy, batch: dict[str, Any], noise: Tensor) -> Te
     return integrate(velocity, policy.config.noise_scale * noise, steps)
 
 
-def whole(ours: agent.Agent, peer: LeRobotPolicy, count: int) -> dict[str, Callable[[], Any]]:
-    """Our agent and LeRobot's policy, each with all that it does between an observation and its chunk."""
-    rng, spec = np.random.default_rng(0), ours.spec
+def whole(agents: dict[str, Any], spec: EnvSpec, count: int) -> dict[str, Callable[[], Any]]:
+    """Agents, each with all that it does between an observation and its chunk."""
+    rng = np.random.default_rng(0)
     images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in spec.cameras}
     state = rng.uniform(0.0, 0.5, len(spec.state)).astype(np.float32)
     seen, seeds = [Observation(images, state, "put the red pen in the tray")] * count, [0] * count
-    return {
-        "our agent, images to actions": lambda: ours.act_batch(seen, seeds),
-        f"{peer.policy_name}, images to actions": lambda: peer.act_batch(seen, seeds),
-    }
+    return {f"{name}, images to chunk": partial(one.act_batch, seen, seeds) for name, one in agents.items()}
 
 
 def main() -> None:
@@ -66,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agent", default="tidy_desk", help="a flow agent, by name or folder (tidy_desk)")
     parser.add_argument("--peer", help="a folder with a LeRobot policy of the same env, e.g. one that bench_peers left")
+    parser.add_argument("--beside", nargs="*", default=[], metavar="NAME", help="more agents to time as a whole")
     parser.add_argument("--observations", type=int, default=1, help="in a batch (1)")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -93,8 +94,14 @@ def main() -> None:
         "the head anew, twice the steps": lambda: step_by_step(twice, batch, noise),
         "the trunk alone": lambda: policy.trunk.encode(batch),
     }
+    slower = copy.copy(loaded)
+    slower.policy = twice
+    agents: dict[str, Any] = {f"{args.agent}, twice the steps": slower, args.agent: loaded}
+    agents |= {name: agent.load(name, "cpu") for name in args.beside}
     if args.peer:
-        ways |= whole(loaded, LeRobotPolicy(args.peer, spec, "cpu"), count)
+        peer = LeRobotPolicy(args.peer, spec, "cpu")
+        agents[peer.policy_name] = peer
+    ways |= whole(agents, spec, count)
     times: dict[str, list[float]] = {name: [] for name in ways}
     with torch.inference_mode():
         expected = step_by_step(policy, batch, noise)

@@ -296,6 +296,7 @@ class Windows:
         decision_steps, decision_repeat: windows that begin within ``decision_steps`` frames of a new sub-instruction
             count ``decision_repeat`` times. There the sentence decides where to go; later the arm's own place gives
             it away, and a policy that sees mostly such frames learns to look at the nearest thing, not to read.
+        whoever: whether windows begin at an agent's frames too: for what does not learn their actions.
 
     Raises:
         VlaError: if ``episodes`` names one that is not there, or none.
@@ -311,6 +312,7 @@ class Windows:
         decision_steps: int = 0,
         decision_repeat: int = 1,
         observation_steps: tuple[int, ...] = (0,),
+        whoever: bool = False,
     ) -> None:
         count = len(cache.bounds) - 1
         chosen = list(range(count)) if episodes is None else list(episodes)
@@ -324,7 +326,7 @@ class Windows:
         self.cache, self.chunk, self.sub_instruction_probability = cache, chunk, sub_instruction_probability
         self.paraphrase, self.observation_steps = paraphrase, observation_steps
         rows = np.concatenate([np.arange(cache.bounds[e], cache.bounds[e + 1]) for e in chosen])
-        self.frames_once = rows[cache.columns["by_expert"][rows] > 0]
+        self.frames_once = rows if whoever else rows[cache.columns["by_expert"][rows] > 0]
         decisive = self.frames_once[_frames_since_new_task(cache)[self.frames_once] < decision_steps]
         self.starts = np.concatenate((self.frames_once, np.tile(decisive, max(decision_repeat - 1, 0))))
         self.ends = _ends_of_turns(cache)

@@ -34,6 +34,14 @@ class _Senses(Trunk):
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # some envs show pictures alone
             self.state = nn.Sequential(nn.Linear(5 * len(spec.state), dim), feed_forward(dim, 2))
 
+    def read(self, sentences: list[str]) -> dict[str, Tensor]:
+        """``words`` (B, N, D) and ``words.mask`` (B, N), True on real ones."""
+        words, mask = self.language(sentences)
+        return {"words": words, "words.mask": mask}
+
+    def _words(self, batch: dict) -> tuple[Tensor, Tensor]:
+        return (batch["words"], batch["words.mask"]) if "words" in batch else self.language(batch["instruction"])
+
     def _maps(self, images: list[Tensor]) -> list[Tensor]:
         """Each camera's map (B, grid * grid, map_dim)."""
         return [encode(image) for image, encode in zip(images, self.vision, strict=True)]
@@ -60,7 +68,7 @@ class CompactTrunk(_Senses):
 
         B counts the sentences; where there are fewer images and states, each serves as many consecutive sentences.
         """
-        words, mask = self.language(batch["instruction"])
+        words, mask = self._words(batch)
         images = [batch[f"images.{name}"] for name in self.cameras]
         maps = self._maps(images)
         state = self.state(fourier(batch["state"], 2))
@@ -116,7 +124,7 @@ class PooledTrunk(_Senses):
 
     def encode(self, batch: dict) -> Context:
         """Context tokens (B, cameras + 2, D)."""
-        words, _ = self.language(batch["instruction"])
+        words, _ = self._words(batch)
         maps = self._maps([batch[f"images.{name}"] for name in self.cameras])
         seen = [embed(one.mean(dim=1)) for one, embed in zip(maps, self.pooled, strict=True)]
         tokens = self.norm(torch.stack((*seen, words[:, 0], self.state(fourier(batch["state"], 2))), dim=1))

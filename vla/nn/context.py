@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vla.contracts import VlaError
+
 
 @dataclass(frozen=True)
 class Context:
@@ -53,12 +55,20 @@ class Trunk(nn.Module, ABC):
         """The context of a batch of ``Normaliser.encode``, which is not changed.
 
         Args:
-            batch: ``images.{camera}`` (B, 3, h, w), ``state`` (B, S), ``instruction`` (a list of B sentences).
+            batch: ``images.{camera}`` (B, 3, h, w), ``state`` (B, S), ``instruction`` (a list of B sentences) or
+                what ``read`` makes of them.
         """
 
     def bases(self) -> dict[str, dict[str, Any]]:
         """Models of others that it is built on, by the prefix of their tensors' names, see ``vla.bundle``."""
         return {}
+
+    def read(self, sentences: list[str]) -> dict[str, Tensor]:
+        """What the sentences come to without images: entries of a batch, which ``encode`` takes in place of them.
+
+        Raises VlaError where the trunk does not read them apart.
+        """
+        raise VlaError(f"{type(self).__name__} does not read sentences apart from images")
 
     def losses(self, context: Context, batch: dict[str, Any]) -> dict[str, Tensor]:
         """What the batch teaches the trunk beside the head's loss, by name: scalars. ``context`` is the batch's own."""

@@ -23,15 +23,18 @@ def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]
 
 
 def midpoint_times(steps: int, device: torch.device) -> Tensor:
-    """The times at which ``integrate`` asks for the velocity, (2 * steps,)."""
-    return torch.arange(2 * steps, device=device) / (2 * steps)
+    """The times at which ``integrate`` asks for the velocity, (2 * steps,); of no steps, the begin alone."""
+    calls = max(2 * steps, 1)
+    return torch.arange(calls, device=device) / calls
 
 
 def integrate(velocity: Callable[[Tensor, int], Tensor], noise: Tensor, steps: int) -> Tensor:
-    """Follow the velocity from noise (B, …) at time 0 to data at time 1 in ``steps`` midpoint steps.
+    """Follow the velocity from noise (B, …) at time 0 to data at time 1 in ``steps`` midpoint steps; 0: in one leap.
 
     ``velocity(x, i)`` is that of ``x`` at the time ``midpoint_times(steps)[i]``.
     """
+    if not steps:
+        return noise + velocity(noise, 0)
     x, h = noise, 1.0 / steps
     for i in range(0, 2 * steps, 2):
         middle = x + 0.5 * h * velocity(x, i)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vla.nn.context import Trunk
+from vla.nn.context import Context, Trunk
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,18 @@ class Policy(nn.Module, ABC):
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Every parameter once, for the optimiser; here as the function below has it."""
         return parameter_groups(self, weight_decay)
+
+
+class FollowsNoise(Policy):
+    """A policy whose head leads from noise to a chunk: it may learn to do so in fewer calls (``vla.train.distil``)."""
+
+    trunk: Trunk
+    head: nn.Module
+    action_dim: int
+
+    @abstractmethod
+    def follow(self, context: Context, noise: Tensor) -> Tensor:
+        """Normalised chunks (B, chunk, A) for standard normal noise (B, chunk, A); consecutive rows share a context."""
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, free_names: Sequence[str] = ()) -> list[dict[str, Any]]:

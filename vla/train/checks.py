@@ -31,12 +31,17 @@ def require_env(env: EnvRef, spec: EnvSpec) -> None:
     spec.require(env.spec(), "the dataset", f"env {env.name}")
 
 
-def require_fits(agent: Agent, recipe: Recipe, spec: EnvSpec) -> None:
-    """Raise VlaError unless ``agent``, which ``recipe`` starts from, is of the same policy, settings and env."""
+def require_fits(agent: Agent, recipe: Recipe, spec: EnvSpec, but: tuple[str, ...] = ()) -> None:
+    """Raise VlaError unless ``agent``, which ``recipe`` starts from, is of the same policy, settings and env.
+
+    The policy's settings called ``but`` may differ.
+    """
     agent.spec.require(spec, f"agent {recipe.init}", "the dataset")
     there, here = (flat({"policy": asdict(config)}) for config in (agent.config, recipe.policy_config))
     differ = [
-        f"--{key} {here.get(key)}, not {there.get(key)}" for key in there | here if there.get(key) != here.get(key)
+        f"--{key} {here.get(key)}, not {there.get(key)}"
+        for key in there | here
+        if there.get(key) != here.get(key) and key.removeprefix("policy.") not in but
     ]
     if agent.policy_name != recipe.policy:
         differ.insert(0, f"policy {recipe.policy}, not {agent.policy_name}")

@@ -57,6 +57,7 @@ class Feed:
         data_dir: a LeRobot v3 dataset; its caches are made if they are not there.
         rank, world: which of how many processes this is.
         device: where the data will go.
+        whoever: whether frames at which an agent acted are drawn too.
 
     Attributes:
         cache: all frames.
@@ -72,7 +73,9 @@ class Feed:
     Raises VlaError where a batch cannot be shared out, or the data are missing or damaged.
     """
 
-    def __init__(self, recipe: Recipe, data_dir: Path, rank: int, world: int, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, data_dir: Path, rank: int, world: int, device: torch.device, whoever: bool = False
+    ) -> None:
         data, optim = recipe.data, recipe.optim
         batches = {"optim.batch_size": optim.batch_size, "data.stills_batch": data.stills_batch}
         for name, batch in batches.items():
@@ -80,6 +83,7 @@ class Feed:
                 raise VlaError(f"--{name} {batch} cannot be shared by {world} processes")
         self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
         self._folder, self._recipe, self._rank, self._world, self._device = data_dir, recipe, rank, world, device
+        self._whoever = whoever
         self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
         self.cache = FrameCache.build(data_dir, columns=data.columns)
         if self._paraphrase:
@@ -140,7 +144,7 @@ class Feed:
         data, chunk = self._recipe.data, self._recipe.policy_config.chunk
         drawn = (data.sub_instruction_probability, episodes, self._paraphrase)
         decision_steps = data.decision_steps or round(data.decision_s / cache.spec.dt)
-        return Windows(cache, chunk, *drawn, decision_steps, data.decision_repeat, self._looks_back)
+        return Windows(cache, chunk, *drawn, decision_steps, data.decision_repeat, self._looks_back, self._whoever)
 
     def _add_corrections(self) -> None:
         data = self._recipe.data

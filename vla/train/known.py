@@ -5,10 +5,15 @@ from __future__ import annotations
 from vla.contracts import VlaError
 from vla.registry import UnknownNameError, load_function
 from vla.train.cloning import BehaviourCloning
+from vla.train.distil import Distillation
 from vla.train.grounding import Grounding
 from vla.train.objectives import Objective
 
-OBJECTIVES: dict[str, type[Objective]] = {"behaviour_cloning": BehaviourCloning, "grounding": Grounding}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "behaviour_cloning": BehaviourCloning,
+    "distillation": Distillation,
+    "grounding": Grounding,
+}
 
 
 def load_objective(name: str) -> type[Objective]:
