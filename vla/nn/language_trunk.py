@@ -172,14 +172,14 @@ class LanguageModelTrunk(CompactTrunk):
         del self.language
         self.reader = Reader(config, load_language_model(config.model, config.layers))
         width, deep = self.reader.width, len(self.reader.model.layers)
-        self.read = config.read or (deep,)
+        self.reads = config.read or (deep,)
         self.projectors = nn.ModuleList(
             Projector(config.projector, config.map_dim, grid, config.tokens, width, width) for grid in self.grids
         )
         self.words = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
         self.lift = nn.Linear(dim, width)
-        self.lower = nn.ModuleList(nn.Linear(width, dim) for _ in self.read)
-        self.gate = nn.Parameter(torch.zeros(len(self.read)))
+        self.lower = nn.ModuleList(nn.Linear(width, dim) for _ in self.reads)
+        self.gate = nn.Parameter(torch.zeros(len(self.reads)))
         self._sentences: dict[str, tuple[Tensor, list[tuple[Tensor, Tensor]]]] = {}
 
     def bases(self) -> dict[str, dict[str, Any]]:
@@ -224,7 +224,7 @@ class LanguageModelTrunk(CompactTrunk):
         cameras = [project(one, seen.summary) for project, one in zip(self.projectors, seen.maps, strict=True)]
         x = torch.cat((*cameras, self.lift(seen.slots), self.lift(seen.state)[:, None]), dim=1)
         mask = torch.cat((seen.memory.mask, seen.memory.mask.new_ones(x.shape[:2])), dim=1)
-        return self.reader.run(x, mask[:, None].expand(-1, x.shape[1], -1), seen.memory, self.read)
+        return self.reader.run(x, mask[:, None].expand(-1, x.shape[1], -1), seen.memory, self.reads)
 
     def _hear(self, sentences: list[str]) -> tuple[Tensor, Memory]:
         """The model's last states of each sentence (B, N, width), and its keys and values."""
