@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -92,3 +93,22 @@ class QuittingDotEnv(DotEnv):
 
     def play(self, action):
         raise SystemExit("the window was closed")
+
+
+class Rememberer(DotAgent):
+    """Goes on with what it planned first, whatever it sees later; each episode has a plan of its own."""
+
+    def begin(self):
+        return _Plan(self)
+
+
+class _Plan:
+    def __init__(self, owner):
+        self._owner, self._played, self._chunk = owner, 0, None
+
+    def act_batch(self, observations, noise_seeds):
+        if self._chunk is None:
+            (self._chunk,) = self._owner.act_batch(observations, noise_seeds)
+        rest = self._chunk.actions[self._played :]
+        self._played += 5
+        return [replace(self._chunk, actions=rest)]

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import vla.agent
 from tests import staged_recipe
 from tests.lerobot_data import make_dataset
 from tests.test_deploy_sim import patient_robot
 from vla import cli, registry
 from vla.eval.folder import read_results
+from vla.serve.server import running
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")
@@ -66,7 +68,9 @@ SMALL = {
     "export": ["--agent", "runs/mine"],
     "bench": ["--minutes", "0.02", "--idle"],
     "doctor": [],
+    "serve": ["--port", "0"],
 }
+SERVED = "ws://127.0.0.1:8000"
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -128,8 +132,9 @@ def test_both_readmes_have_the_same_commands() -> None:
     assert without_comments[0] == without_comments[1]
 
 
-def test_the_example_with_an_agent_has_five_lines() -> None:
-    (example,) = [block for block in blocks("README.md", "python") if "vla.agent.load" in block]
+@pytest.mark.parametrize("agent", ["vla.agent.load", "RemoteAgent"])
+def test_the_example_with_an_agent_has_five_lines(agent: str) -> None:
+    (example,) = [block for block in blocks("README.md", "python") if agent in block]
     assert len([line for line in example.splitlines() if line.strip()]) == 5
 
 
@@ -143,13 +148,20 @@ def test_every_command_is_one_that_the_command_line_knows(document: str) -> None
 
 # One process for all: importing torch once takes longer than most of these commands.
 DRIVER = """
-import json, sys
+import atexit, json, subprocess, sys
 from vla.cli import main
 
 if __name__ == "__main__":
+    address = {}
     for words in json.loads(sys.argv[1]):
+        words = [address.get(word, word) for word in words]
         print("$ vla", *words, flush=True)
-        if main(words):
+        if words[0] == "serve":
+            server = subprocess.Popen([sys.executable, "-m", "vla", *words], stdout=subprocess.PIPE, text=True)
+            atexit.register(server.wait)
+            atexit.register(server.terminate)
+            address["ws://127.0.0.1:8000"] = server.stdout.readline().split()[-1]
+        elif main(words):
             sys.exit(1)
 """
 
@@ -187,10 +199,12 @@ def test_every_command_runs(alone: bool, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_python_examples_run(tmp_path: Path) -> None:
-    for example in blocks("README.md", "python"):
-        result = run(["-c", example], tmp_path)
-        assert result.returncode == 0, f"{example}\n{result.stderr[-3000:]}"
-        assert result.stdout.strip()
+    with running(vla.agent.load("tidy_desk", "cpu")) as server:
+        for example in blocks("README.md", "python"):
+            result = run(["-c", example.replace(SERVED, server.url)], tmp_path)
+            assert result.returncode == 0, f"{example}\n{result.stderr[-3000:]}"
+            assert result.stdout.strip()
+        assert server.metrics.answered > 1
 
 
 def test_contributing_names_what_there_is() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.acting import ENV, DotAgent
+from tests.acting import ENV, DotAgent, Rememberer
 from tests.fake_env import DotEnv
 from vla import agent as agents
 from vla import registry
@@ -23,25 +23,6 @@ class StaleEnv(DotEnv):
 
     def observe(self):
         return replace(super().observe(), stale=self._steps == 0)
-
-
-class Rememberer(DotAgent):
-    """Goes on with what it planned first, whatever it sees later; each episode has a plan of its own."""
-
-    def begin(self):
-        return _Plan(self)
-
-
-class _Plan:
-    def __init__(self, owner):
-        self._owner, self._played, self._chunk = owner, 0, None
-
-    def act_batch(self, observations, noise_seeds):
-        if self._chunk is None:
-            (self._chunk,) = self._owner.act_batch(observations, noise_seeds)
-        rest = self._chunk.actions[self._played :]
-        self._played += 5
-        return [replace(self._chunk, actions=rest)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: ``vla record``, ``vla train``, ``vla eval``, ``vla compare`` and the others of ``COMMANDS``.
+"""The command line: ``vla record``, ``vla train``, ``vla eval``, ``vla compare``, ``vla serve`` and others.
 
 Each subcommand is a file in ``vla/commands``; only the one that is asked for is imported, so that help is instant.
 """
@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "record": "record demonstrations by an env's expert into a LeRobot dataset, or replay them",
     "train": "train an agent from a recipe and a recorded dataset",
     "eval": "measure an agent in a simulated env",
+    "serve": "serve an agent over a websocket, to simulators and robots elsewhere",
     "compare": "compare evaluations, paired on the same episodes",
     "export": "write an agent whose network is an ONNX graph: twice as fast on a CPU",
     "bench": "measure families of policies side by side, or the control process against the clock",
@@ -38,6 +39,7 @@ examples:
   vla eval --env tidy_desk --instruction "put the red pen in the tray"
   vla record --env tidy_desk --episodes 500 --out data/tidy_desk   record demonstrations
   vla train tidy_desk                                         train an agent on them
+  vla serve --agent tidy_desk                                      let it act over a websocket
   vla compare runs/eval_tidy_desk runs/eval_mine                   how two evaluations differ
   vla doctor                                                       check this machine
 

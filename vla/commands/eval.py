@@ -21,6 +21,7 @@ EPILOG = """examples:
                                                         ... and the difference, paired by episode
   vla eval --env tidy_desk --against lerobot:outputs/train/act/checkpoints/last/pretrained_model
                                                         the same episodes with a policy that LeRobot trained
+  vla eval --env tidy_desk --agent ws://127.0.0.1:8000  the agent that vla serve serves there
   vla eval --env tidy_desk --instruction "put the red pen in the tray" --episodes 8
   vla eval --env tidy_desk --instruction "请整理桌面" --items 5
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
@@ -39,6 +40,7 @@ killed goes on when the same command is given again, and comes out as if it had 
 Evaluation seeds never meet training seeds. The exit code is 0 if the evaluation ran, however well the agent did.
 """
 
+SERVED = ("ws://", "wss://")  # before the address of an agent that ``vla serve`` serves
 REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out", "device", "overwrite")
 
 
@@ -48,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--env", metavar="NAME", help="the env, e.g. tidy_desk, or package.module:Class")
     add(
-        "--agent", metavar="PATH|NAME", help="an agent's folder or name, or lerobot:DIR (default: the agent that ships)"
+        "--agent",
+        metavar="PATH|NAME",
+        help="an agent's folder or name, lerobot:DIR, or ws://HOST:PORT (default: the agent that ships)",
     )
     add(
         "--episodes",
@@ -115,10 +119,11 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     from vla import registry
     from vla.contracts import VlaError
-    from vla.eval.config import LEROBOT, EvalConfig
+    from vla.eval.config import EvalConfig
     from vla.eval.table import print_table
     from vla.host.files import claimed
     from vla.host.parallel import available_cpus
+    from vla.rollout.load import LEROBOT
 
     if extra:
         raise VlaError(f"vla eval takes no '{extra[0]}'; see vla eval --help")
@@ -126,6 +131,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         return _repeat(args)
     if args.env is None:
         raise VlaError("which env? Name it, e.g. --env tidy_desk; or repeat an evaluation with --repeat results.json")
+    if args.device and (args.agent or "").startswith(SERVED):
+        raise VlaError("--device says where the agent runs, and a served one runs elsewhere: give it to vla serve")
     seeds = _seeds(args.seed)
     config = EvalConfig(
         env=args.env,
@@ -269,6 +276,8 @@ def _evaluate(
 
 def _repeat(args: argparse.Namespace) -> int:
     """Repeat a recorded evaluation, and tell which episodes came out the same. Returns 0 if it ran."""
+    from urllib.parse import urlsplit
+
     from rich.console import Console
 
     from vla.contracts import VlaError
@@ -276,6 +285,7 @@ def _repeat(args: argparse.Namespace) -> int:
     from vla.eval.folder import write_results
     from vla.eval.repeat import compare_episodes, compare_parts, read_recording, require_same
     from vla.eval.table import print_table
+    from vla.host.address import is_loopback
     from vla.host.files import claimed
 
     given = [action for action in _parser()._actions if getattr(args, action.dest, None) != action.default]
@@ -292,6 +302,8 @@ def _repeat(args: argparse.Namespace) -> int:
         raise VlaError(f"--out {out} holds what is to be repeated: choose another folder")
     try:
         name, config = args.agent or recording.config.agent, recording.config
+        if args.agent is None and (name or "").startswith(SERVED) and not is_loopback(str(urlsplit(name).hostname)):
+            raise VlaError(f"it was played by an agent served at {name}, and a file does not decide whom to connect to")
         agent = _load_agent(name, replace(config, device=args.device or config.device), recording.torch_threads)
     except VlaError as error:
         raise VlaError(f"{error}. Say with --agent where the recorded agent is now") from error
@@ -319,31 +331,16 @@ def _repeat(args: argparse.Namespace) -> int:
 
 def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None) -> Any:
     """The agent called ``name``, or the one that ships for the env; torch gets as many ``threads``, if that is said."""
-    import torch
-
-    from vla.agent import load
-    from vla.contracts import VlaError
-    from vla.eval.config import LEROBOT
-    from vla.host.parallel import available_cpus
     from vla.paths import shipped_agent
     from vla.registry import split_argument
-    from vla.rollout.lerobot_policy import LeRobotPolicy
+    from vla.rollout.load import load_actor
 
-    if config.device is not None:
-        try:
-            torch.ones(1, device=config.device).add(1).item()  # some of torch's devices hold no numbers
-        except Exception as error:  # each kind of device has its own
-            reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-            raise VlaError(f"there is no device '{config.device}' for the agent here: {reason}") from error
-    theirs = (name or "").startswith(LEROBOT)
-    # Our networks are small: waking other threads for each operation takes longer than what they save. The workers wait
-    # meanwhile.
-    torch.set_num_threads(threads or (available_cpus() if theirs else 1))
-    if theirs:
-        return LeRobotPolicy(str(name).removeprefix(LEROBOT), config.env_ref.spec(), config.device)
-    agent = load(name or shipped_agent(split_argument(config.env)[0]), config.device)
-    agent.threads = threads or 1
-    return agent
+    if name is not None and name.startswith(SERVED):
+        from vla.serve.client import RemoteAgent
+
+        return RemoteAgent(name, exact=True)
+    found = name or str(shipped_agent(split_argument(config.env)[0]))
+    return load_actor(found, config.env_ref, config.device, threads)
 
 
 def _parser() -> argparse.ArgumentParser:

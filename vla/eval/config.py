@@ -10,9 +10,9 @@ from vla.contracts import VlaError, episode_seed
 from vla.control.playback import playback_of
 from vla.perturb import axes as perturb
 from vla.registry import EnvRef
+from vla.rollout.load import LEROBOT
 from vla.rollout.player import EpisodeRequest
 
-LEROBOT = "lerobot:"  # before the folder of a policy that LeRobot trained
 # The most that a file may ask for: a number that is written down becomes processes, episodes and pictures.
 MOST = {"workers": 1024, "slots": 4096, "episodes": 10**6, "videos": 10**6, "check": 10**6, "execute": 10**4}
 MOST["items"] = 1000

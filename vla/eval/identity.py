@@ -21,11 +21,14 @@ def identity(env: EnvRef, agent: Actor) -> dict[str, str | None]:
     hashes, modules = agent_hashes(agent), env.modules()
     actors = [type(one).__module__ for one in (agent, getattr(agent, "policy", None)) if one]
     own = source_sha256(modules[0])
+    whole = code_sha256(*modules, "vla.rollout.loop", *actors)
+    if elsewhere := getattr(agent, "code_hash", None):  # of one that is served
+        whole = hashlib.sha256((whole + elsewhere).encode()).hexdigest()
     return {
         **hashes,
         "env_code_hash": own and own[:16],
         "world_code_hash": code_sha256(*modules, "vla.rollout.loop")[:16],
-        "code_hash": code_sha256(*modules, "vla.rollout.loop", *actors)[:16],
+        "code_hash": whole[:16],
     }
 
 
@@ -38,4 +41,5 @@ def agent_hashes(agent: Actor) -> dict[str, str | None]:
     if is_dataclass(config) and not isinstance(config, type):
         text = json.dumps([getattr(agent, "policy_name", None), asdict(config)], sort_keys=True, default=str)
         settings = hashlib.sha256(text.encode()).hexdigest()[:16]
+    settings = getattr(agent, "config_hash", settings)  # of one that is served
     return {"agent_hash": getattr(agent, "hash", "")[:16] or None, "agent_config_hash": settings}

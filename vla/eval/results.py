@@ -80,6 +80,7 @@ def summarise(
         "commit": at,
         "dirty": None if at is None else at.endswith("+"),
         "machine": machine(),
+        **({"served": agent.served} if hasattr(agent, "served") else {}),
         "versions": versions(),
         "episodes_detail": [_detail(result) for result in results],
     }

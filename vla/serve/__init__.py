@@ -1,0 +1,1 @@
+"""An agent behind a websocket: one process acts for many robots and simulators."""
