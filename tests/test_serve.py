@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from tests.acting import DotAgent, Rememberer
 from tests.fake_env import DotEnv
 from tests.serving import HashedAgent, Slow, ask, connected, look, request, same
-from vla.contracts import EnvSpec, SpecMismatchError, VlaError
+from vla.contracts import EnvSpec, Pending, SpecMismatchError, VlaError
 from vla.host.address import is_loopback
 from vla.rollout.loop import EpisodeRequest, run_episodes
 from vla.runner import Runner, noise_seed
@@ -250,6 +251,12 @@ def test_a_lost_connection_is_made_again_where_nothing_is_lost_with_it() -> None
         remote = RemoteAgent(server.url, again_s=0.3)
     with running(HashedAgent(mark="another"), ServeConfig(port=port)), pytest.raises(VlaError, match="another agent"):
         remote.act(look(), 5)
+
+
+def test_what_is_pending_is_never_silently_left_out(server: Server) -> None:
+    going_on = Pending(np.zeros((3, 3), np.float32), 2, 3)
+    with RemoteAgent(server.url) as remote, pytest.raises(VlaError, match="can't go on from pending actions"):
+        remote.act(replace(look(), pending=going_on))
 
 
 def test_more_rows_than_a_message_may_have(server: Server) -> None:

@@ -38,7 +38,7 @@ examples:
   vla eval --env tidy_desk                                         measure the agent that ships
   vla eval --env tidy_desk --instruction "put the red pen in the tray"
   vla record --env tidy_desk --episodes 500 --out data/tidy_desk   record demonstrations
-  vla train tidy_desk                                         train an agent on them
+  vla train tidy_desk                                              record, train and correct one, in hours
   vla serve --agent tidy_desk                                      let it act over a websocket
   vla compare runs/eval_tidy_desk runs/eval_mine                   how two evaluations differ
   vla doctor                                                       check this machine

@@ -139,6 +139,8 @@ class RemoteAgent(Actor):
 
     def _row(self, observation: Observation) -> dict[str, Any]:
         observation.check(self.spec)
+        if observation.pending is not None:  # never silently left out
+            raise VlaError("a served agent can't go on from pending actions: play it another way")
         row: dict[str, Any] = {f"observation/images/{name}": image for name, image in observation.images.items()}
         row |= {
             "observation/state": observation.state.astype(np.float32),
