@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from vla.config import Between, require_ranges
+from vla.config import Between, Later, require_ranges
 from vla.contracts import VlaError
 from vla.nn.config import LanguageModelTrunkConfig, PooledTrunkConfig, TrunkConfig
 from vla.settings import require_multiple
@@ -50,7 +50,7 @@ class FlowConfig:
     sample_steps: Annotated[int, Between(0, 200)] = 2
     noise_scale: Annotated[float, Between(0.0, 10.0)] = 0.5
     insulated: bool = False
-    prefix: Annotated[int, Between(0, 1024)] = 0
+    prefix: Annotated[int, Between(0, 1024), Later] = 0
     pointing_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
     yaw_weight: Annotated[float, Between(0.0, 1e6)] = 1.0
     offset_weight: Annotated[float, Between(0.0, 1e6)] = 1.0

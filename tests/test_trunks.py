@@ -19,7 +19,7 @@ from tests.test_policies import SPEC, generators, normaliser, raw_batch
 from tests.test_train import StopAt, fake_dataset, tiny
 from vla import registry
 from vla.agent import GOLDEN_TOLERANCE, load
-from vla.config import from_dict
+from vla.config import from_dict, settled
 from vla.contracts import EnvSpec, VlaError
 from vla.eval.identity import agent_hashes
 from vla.nn.config import PooledTrunkConfig, TrunkConfig
@@ -93,10 +93,12 @@ def test_the_usual_tag_is_stored_nowhere() -> None:
     assert "type" not in recipe_to_dict(recipe)["policy_config"]["trunk"]
     agent = load("tidy_desk", "cpu")
     file = json.loads((registry.paths.agents_dir() / "tidy_desk" / "agent.json").read_text(encoding="utf-8"))
-    assert "type" not in file["config"]["trunk"] and dataclasses.asdict(agent.config).keys() == file["config"].keys()
-    text = json.dumps(["flow", dataclasses.asdict(agent.config)], sort_keys=True)
+    assert "type" not in file["config"]["trunk"] and settled(agent.config).keys() == file["config"].keys()
+    text = json.dumps(["flow", settled(agent.config)], sort_keys=True)
     assert agent_hashes(agent)["agent_config_hash"] == hashlib.sha256(text.encode()).hexdigest()[:16]
     assert '"type"' not in text
+    later = dataclasses.replace(agent.config, prefix=4)  # a setting that came after it counts where it is used
+    assert settled(later) == settled(agent.config) | {"prefix": 4}
     for tagged in ({}, {"type": "compact"}):
         assert from_dict(FlowConfig, {"trunk": tagged}) == FlowConfig()
     assert from_dict(FlowConfig, {"trunk": {"type": "pooled"}}).trunk == PooledTrunkConfig()

@@ -27,6 +27,20 @@ class Between:
     high: float
 
 
+class Later:
+    """Marks a field that came when agents had been published: ``settled`` leaves it out at its default."""
+
+
+def settled(config: Any) -> dict[str, Any]:
+    """A config as plain types, for a hash that stays the same when a field is added (``Annotated[int, Later]``)."""
+    hints, found = typing.get_type_hints(type(config), include_extras=True), dict[str, Any]()
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if Later not in getattr(hints[one.name], "__metadata__", ()) or value != one.default:
+            found[one.name] = settled(value) if dataclasses.is_dataclass(value) else value
+    return found
+
+
 def require_ranges(config: Any) -> None:
     """Raise VlaError, naming the field, unless every number of a config dataclass is within its ``Between``."""
     for name, hint in typing.get_type_hints(type(config), include_extras=True).items():

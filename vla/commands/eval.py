@@ -333,12 +333,13 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
     """The agent called ``name``, or the one that ships for the env; torch gets as many ``threads``, if that is said."""
     from vla.paths import shipped_agent
     from vla.registry import split_argument
-    from vla.rollout.load import load_actor
+    from vla.rollout.load import load_actor, require_device
 
     if name is not None and name.startswith(SERVED):
         from vla.serve.client import RemoteAgent
 
         return RemoteAgent(name, exact=True)
+    require_device(config.device)  # before it turns out that no agent ships
     found = name or str(shipped_agent(split_argument(config.env)[0]))
     return load_actor(found, config.env_ref, config.device, threads)
 

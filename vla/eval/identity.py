@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 
+from vla.config import settled
 from vla.host.provenance import code_sha256, source_sha256
 from vla.registry import EnvRef
 from vla.runner import Actor
@@ -39,7 +40,7 @@ def agent_hashes(agent: Actor) -> dict[str, str | None]:
     """
     config, settings = getattr(agent, "config", None), None
     if is_dataclass(config) and not isinstance(config, type):
-        text = json.dumps([getattr(agent, "policy_name", None), asdict(config)], sort_keys=True, default=str)
+        text = json.dumps([getattr(agent, "policy_name", None), settled(config)], sort_keys=True, default=str)
         settings = hashlib.sha256(text.encode()).hexdigest()[:16]
     settings = getattr(agent, "config_hash", settings)  # of one that is served
     return {"agent_hash": getattr(agent, "hash", "")[:16] or None, "agent_config_hash": settings}

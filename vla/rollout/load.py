@@ -31,12 +31,7 @@ def load_actor(name: str, env: EnvRef | None, device: str | None = None, threads
     from vla.agent import load
     from vla.rollout.lerobot_policy import LeRobotPolicy
 
-    if device is not None:
-        try:
-            torch.ones(1, device=device).add(1).item()  # some of torch's devices hold no numbers
-        except Exception as error:  # each kind of device has its own
-            reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-            raise VlaError(f"there is no device '{device}' for the agent here: {reason}") from error
+    require_device(device)
     theirs = name.startswith(LEROBOT)
     torch.set_num_threads(threads or (available_cpus() if theirs else 1))
     if theirs:
@@ -46,3 +41,16 @@ def load_actor(name: str, env: EnvRef | None, device: str | None = None, threads
     agent = load(name, device)
     agent.threads = threads or 1
     return agent
+
+
+def require_device(device: str | None) -> None:
+    """Raise VlaError unless torch can reckon on this device."""
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.ones(1, device=device).add(1).item()  # some of torch's devices hold no numbers
+    except Exception as error:  # each kind of device has its own
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise VlaError(f"there is no device '{device}' for the agent here: {reason}") from error
