@@ -7,21 +7,26 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.test_robot_config import PANDA_YAML
 from vla.cli import main
+from vla.contracts import Chunk, Observation
 from vla.contracts.abilities import DrivesJoints
 from vla.data.open import open_dataset
 from vla.registry import make_env
 from vla.robots.bag import look
 from vla.robots.config import RobotConfig, load
-from vla.robots.sim import Episode, SimProcess
+from vla.robots.sim import Boxes, Episode, SimProcess, SimRobot
+from vla.runner import Actor, Runner
 
 ROOT = Path(__file__).resolve().parent.parent
 STILL = 0.03  # rad/s
@@ -159,7 +164,38 @@ def test_every_way_out_ends_at_rest(way_out: signal.Signals, tmp_path: Path) -> 
         assert report["reason"] == f"{way_out.name} came" and not report["fault"]
 
 
-def broken(config: RobotConfig, fault: str, folder: Path) -> dict:
+def test_threads_of_one_process_never_see_a_picture_from_before_the_first(tmp_path: Path) -> None:
+    config = load(patient_robot(tmp_path))
+    boxes = Boxes.make(config)
+    robot, begun, ends = SimRobot(config, boxes), time.monotonic(), threading.Event()
+    wrong: list[float] = []
+
+    def looks() -> None:
+        while not ends.is_set():
+            wrong.extend(one.received for one in robot.pictures().values() if one.received < begun)
+            joints = robot.joints()
+            wrong.extend([joints.received] if joints and joints.received < begun else [])
+
+    threads = [threading.Thread(target=looks) for _ in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for one in threads:
+            one.start()
+        for _ in range(300):
+            for box in (boxes.joints, *boxes.pictures.values()):
+                box.draft["time"] = time.monotonic()
+                box.publish()
+    finally:
+        ends.set()
+        for one in threads:
+            one.join()
+        sys.setswitchinterval(before)
+        boxes.close()
+    assert not wrong
+
+
+def broken(config: RobotConfig, fault: str, agent: Any = None, still_s: float = 20.0) -> dict:
     """What becomes of a deployment in whose middle the simulated robot breaks."""
     from vla.agent import load as load_agent
     from vla.control.process import ControlProcess
@@ -169,17 +205,18 @@ def broken(config: RobotConfig, fault: str, folder: Path) -> dict:
     process = SimProcess(config, Episode("tidy_desk", 3, (("instruction", "tidy the desk"), ("items", 2))))
     try:
         control = ControlProcess(config.arm, partial(make_driver, process.make_robot()))
-        agent = load_agent("tidy_desk", "cpu")
+        agent = agent or load_agent("tidy_desk", "cpu")
         begun = time.monotonic()
 
         def breaks() -> bool:
-            if time.monotonic() > begun + 4.0:
+            if fault and time.monotonic() > begun + 4.0:
                 process.break_(fault)
             return False
 
         run = Deployment(
-            config, process.robot(), control, agent, "tidy the desk", seconds=40.0, done=breaks, say=lambda _: None
-        )
+            config, process.robot(), control, agent, "tidy the desk", seconds=40.0, done=breaks, say=lambda _: None,
+            still_s=still_s,
+        )  # fmt: skip
         begun = time.monotonic()
         return run.run().to_dict()
     finally:
@@ -196,5 +233,37 @@ def broken(config: RobotConfig, fault: str, folder: Path) -> dict:
     ],
 )
 def test_broken_robot_ends_in_rest_and_a_named_reason(fault: str, reason: str, tmp_path: Path) -> None:
-    outcome = broken(load(patient_robot(tmp_path)), fault, tmp_path)
+    outcome = broken(load(patient_robot(tmp_path)), fault)
     assert outcome["fault"] and reason in outcome["reason"]
+
+
+class Pusher(Actor):
+    """Wants to go on and on in one direction; 0 m a second wants to stay where it is."""
+
+    def __init__(self, metres_a_second: float) -> None:
+        self.spec, self.name, self.execute = make_env("tidy_desk").env_spec, "pusher", 4
+        self._stride = metres_a_second * self.spec.dt
+
+    def runner(self, seed: int = 0) -> Runner:
+        return Runner(self, seed)
+
+    def act_batch(self, observations: Sequence[Observation], noise_seeds: Sequence[int]) -> list[Chunk]:
+        found = []
+        for one in observations:
+            actions = np.repeat(one.state[None, :10], 16, axis=0)
+            actions[:, 0] += self._stride * np.arange(1, 17)
+            found.append(Chunk(actions.astype(np.float32), self.spec.dt, one.time, 4))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("speed", "fault", "reason"),
+    [
+        (0.2, True, "has stood still for 4 s, and is to go 8 cm further: "),
+        (0.0, False, "has stood still for 4 s: it is done, or does not know how to go on"),
+    ],
+)
+def test_an_arm_that_stands_still_says_why_and_ends(speed: float, fault: bool, reason: str, tmp_path: Path) -> None:
+    outcome = broken(load(patient_robot(tmp_path)), "", Pusher(speed), still_s=4.0)
+    assert outcome["fault"] == fault and reason in outcome["reason"], outcome
+    assert outcome["seconds"] < 35.0

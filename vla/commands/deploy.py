@@ -143,13 +143,15 @@ def _deploy(
     chunk_s = (agent.config.chunk if hasattr(agent.config, "chunk") else 16) * agent.spec.dt / args.speed
     control = ControlProcess(config.arm, make_driver, ControlSettings(patience=patience_of(config, chunk_s)))
     done = (lambda: bool(process.report().get("success"))) if process else (lambda: False)
-    print(f"moving at {args.speed:g} times the speed of the demonstrations; Ctrl-C brings the arm to rest", flush=True)
     with ExitStack() as stack:
+        stack.enter_context(control)
+        print(
+            f"moving at {args.speed:g} times the speed of the demonstrations; Ctrl-C brings the arm to rest", flush=True
+        )
         say: Callable[[str], None] = _say
         if args.record:
             from vla.robots.recorder import BagRecorder
 
-            stack.enter_context(control)
             bag = stack.enter_context(BagRecorder(args.record, config, robot, control, args.instruction))
 
             def say(line: str) -> None:

@@ -20,6 +20,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -130,6 +131,7 @@ class ControlProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._memory = 0
         self._told: np.ndarray = np.zeros(len(Reason), np.int64)
+        self._lock = threading.Lock()  # whoever decides, watches and records asks for state and status
 
     def start(self, within_s: float = 30.0) -> Self:
         """Start the process, and wait until it ticks (not until the robot has told its joints).
@@ -214,25 +216,27 @@ class ControlProcess:
     def state(self) -> ArmState | None:
         """The arm at the newest tick; None before the first measurement."""
         box = self._open.states
-        box.read()
-        if not box.number:
-            return None
-        names = box.fields.names or ()
-        values: dict[str, Any] = {name: np.array(box.seen[name]) for name in names}
+        with self._lock:
+            box.read()
+            if not box.number:
+                return None
+            values: dict[str, Any] = {name: np.array(box.seen[name]) for name in box.fields.names or ()}
         values |= {name: float(value) for name, value in values.items() if not value.shape}
         return ArmState(**values)
 
     def status(self) -> ControlStatus:
         """What the process last told of itself, 20 times a second and at each change."""
         box = self._open.status
-        box.read()
-        seen: dict[str, Any] = {name: box.seen[name] for name in box.fields.names or ()}
+        with self._lock:
+            box.read()
+            told = box.number > 0
+            seen: dict[str, Any] = {name: np.array(box.seen[name]) for name in box.fields.names or ()}
         for name in ("resting", "latched"):
-            seen[name] = Reason(int(seen[name])) if box.number and seen[name] >= 0 else None
+            seen[name] = Reason(int(seen[name])) if told and seen[name] >= 0 else None
         for name in ("begun", "at_rest", "ended"):
             seen[name] = bool(seen[name])
         for name in TIMED:
-            seen[name], seen[f"worst_{name}"] = np.array(seen[name]), float(seen[f"worst_{name}"])
+            seen[f"worst_{name}"] = float(seen[f"worst_{name}"])
         for name in ("ticks", "skipped", "chunk"):
             seen[name] = int(seen[name])
         for name in ("answered", "cpu"):
@@ -246,9 +250,10 @@ class ControlProcess:
 
     def news(self) -> dict[Reason, int]:
         """The interventions since the last call, and how many of each: for a log, and for whoever watches."""
-        self._open.status.read()
-        counts = np.array(self._open.status.seen["counts"])
-        new, self._told = counts - self._told, counts
+        with self._lock:
+            self._open.status.read()
+            counts = np.array(self._open.status.seen["counts"])
+            new, self._told = counts - self._told, counts
         return {reason: int(count) for reason, count in zip(Reason, new, strict=True) if count}
 
     @property

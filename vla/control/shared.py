@@ -24,6 +24,8 @@ _TRIES = 8
 class Mailbox:
     """One message, overwritten by its only writer and read by any number of processes.
 
+    Of one process only one thread at a time may read it and look at ``seen``, or write it.
+
     It pickles as its name, for other processes of this machine. Its maker frees it, or Python does if that is killed.
 
     Args:

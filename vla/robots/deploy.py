@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from signal import Signals
@@ -25,6 +26,7 @@ from vla.robots.io import RobotIO
 from vla.robots.state import Kinematics, observe
 
 STILL = 0.02  # rad/s, below which a measured joint counts as at rest
+_MOVED_RAD, _MOVED_GRIPPER, _MOVED_M = 0.03, 0.1, 0.02  # by which joints, the gripper's opening, the tool have moved
 _POLL_S = 0.01
 _USUAL = (Reason.NO_CHUNK, Reason.CHUNK_ENDED, Reason.STALE_CHUNK)  # rests that the next chunk ends
 
@@ -83,6 +85,7 @@ class Deployment:
         seed: of the agent's noise.
         on_chunk: gets each chunk that is sent, for a recording.
         give_up_s: a rest that has another cause than a chunk that is over ends the run after so long.
+        still_s: an arm that stands still for so long ends it, too, whatever it is told: it is done, or held back.
     """
 
     def __init__(
@@ -99,10 +102,12 @@ class Deployment:
         seed: int = 0,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
         give_up_s: float = 2.0,
+        still_s: float = 20.0,
     ) -> None:
         self.config, self._robot, self._control, self._agent = config, robot, control, agent
         self._instruction, self._speed, self._seconds = instruction, speed, seconds
-        self._done, self._say, self._on_chunk, self._give_up_s = done, say, on_chunk, give_up_s
+        self._done, self._say, self._on_chunk = done, say, on_chunk
+        self._give_up_s, self._still_s = give_up_s, still_s
         self._kinematics = Kinematics(config)
         self._runner = agent.runner(seed)
         self._history = History(agent.observation_steps)
@@ -113,6 +118,8 @@ class Deployment:
         self._resting: tuple[Reason | None, float] = (None, 0.0)
         self._thinks_since = time.monotonic()
         self._said: dict[Reason, float] = {}
+        self._stood: tuple[np.ndarray, float, Counter[Reason]] = (np.zeros(0), 0.0, Counter())
+        self._wanted_m = 0.0  # how far from the tool the newest chunk leads before the next look
         self._begun = 0.0
 
     @property
@@ -157,6 +164,7 @@ class Deployment:
         with self._lock:
             self._control.push(slower)
         self._on_chunk(slower)
+        self._wanted_m = float(np.linalg.norm(chunk.actions[runner.execute - 1, :3] - seen.state[:3]))
         self._took.append(time.monotonic() - seen.time)
         self._wait(begun + runner.execute * self._step)
 
@@ -200,6 +208,8 @@ class Deployment:
                 return self._end(wrong, fault=True)
             if now - self._begun > self._seconds:
                 return self._end(f"{self._seconds:.0f} s are over", fault=False)
+            if still := self._stands_still(now):
+                return self._end(still, fault=self._wanted_m > _MOVED_M)
             if now - asked > 0.2:
                 asked = now
                 if self._done():
@@ -221,7 +231,9 @@ class Deployment:
         if not self._control.alive:
             return "the control process is gone"
         status = self._control.status()
-        for reason in self._control.news():
+        news = self._control.news()
+        self._stood[2].update(news)
+        for reason in news:
             if reason not in _USUAL and now - self._said.get(reason, -60.0) > 5.0:  # all are counted in the report
                 self._said[reason] = now
                 self._say(f"{now - self._begun:6.2f} s  supervisor: {reason.text}")
@@ -236,6 +248,34 @@ class Deployment:
         if status.resting is not None and now - self._resting[1] > limit:
             return self._in_detail(status.resting)
         return ""
+
+    def _stands_still(self, now: float) -> str:
+        """That the arm has not moved for too long, and what has held it back meanwhile, if it was the supervisor."""
+        state = self._control.state()
+        if state is None:
+            return ""
+        at, (before, since, _) = np.append(state.q, state.gripper), self._stood
+        limits = np.full(len(at), _MOVED_RAD)
+        limits[-1] = _MOVED_GRIPPER
+        if len(before) != len(at) or (np.abs(at - before) > limits).any():
+            self._stood = (at, now, Counter())
+            return ""
+        if now - since < self._still_s:
+            return ""
+        told, held = f"the arm has stood still for {self._still_s:.0f} s", self._held_back()
+        if self._wanted_m <= _MOVED_M:
+            return f"{told}: it is done, or does not know how to go on"
+        why = (
+            f"the supervisor holds it back: {held}"
+            if held
+            else "that is beyond its workspace, or something is in the way"
+        )
+        return f"{told}, and is to go {100 * self._wanted_m:.0f} cm further: {why}"
+
+    def _held_back(self) -> str:
+        """Why the supervisor has changed or refused most of what came since the arm moved last; empty if it did not."""
+        counts = [(count, reason) for reason, count in self._stood[2].items() if reason not in _USUAL]
+        return max(counts)[1].text if counts else ""
 
     def _silence(self, now: float) -> str:
         """Which camera or joint has been silent for so long that the run ends; the supervisor rests long before."""

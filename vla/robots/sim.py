@@ -10,6 +10,7 @@ import json
 import math
 import multiprocessing
 import os
+import threading
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -96,28 +97,31 @@ class SimRobot:
         self._counters: list[Counter] = []
         self._joints: Joints | None = None
         self._pictures: dict[str, Picture] = {}
+        self._lock = threading.Lock()  # who decides and who watches are threads of one process
 
     def joints(self) -> Joints | None:
         """See ``RobotIO.joints``."""
         box = self._boxes.joints
-        if box.read():
-            seen: Any = box.seen
-            now = float(seen["time"])
-            self._joints = Joints(seen["q"].copy(), seen["velocity"].copy(), float(seen["gripper"]), now, now)
-            for one in self._counters:
-                one.tick(self.config.state.topic, now)
-        return self._joints
+        with self._lock:
+            if box.read():
+                seen: Any = box.seen
+                now = float(seen["time"])
+                self._joints = Joints(seen["q"].copy(), seen["velocity"].copy(), float(seen["gripper"]), now, now)
+                for one in self._counters:
+                    one.tick(self.config.state.topic, now)
+            return self._joints
 
     def pictures(self) -> dict[str, Picture]:
         """See ``RobotIO.pictures``."""
-        for name, box in self._boxes.pictures.items():
-            if box.read():
-                seen: Any = box.seen
-                now, camera = float(seen["time"]), self.config.cameras[name]
-                self._pictures[name] = Picture(fit(seen["image"], camera.resize), now, now)
-                for one in self._counters:
-                    one.tick(camera.topic, now)
-        return dict(self._pictures)
+        with self._lock:
+            for name, box in self._boxes.pictures.items():
+                if box.read():
+                    seen: Any = box.seen
+                    now, camera = float(seen["time"]), self.config.cameras[name]
+                    self._pictures[name] = Picture(fit(seen["image"], camera.resize), now, now)
+                    for one in self._counters:
+                        one.tick(camera.topic, now)
+            return dict(self._pictures)
 
     def watch(self) -> Counter:
         """See ``RobotIO.watch``."""
