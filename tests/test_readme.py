@@ -61,6 +61,7 @@ SMALL = {
         "2",
     ],
     "eval": ["--episodes", "2", "--items", "2", "--kind", "named", "--workers", "1", "--videos", "1"],
+    "ask": [],
     "compare": [],
     "deploy": ["--seconds", "5", "--config", "panda.yaml"],  # one that bears with a shared machine
     "bag": [],
@@ -99,6 +100,8 @@ def shrunken(command: str) -> list[str]:
         small += ["--policy.trunk.pixels", "32", "--data.stills", "0"]
     if words[3:5] == ["train", "tidy_desk"]:  # an hour and more: stages that are over in seconds in its place
         words[4], small = staged_recipe.NAME, ["--processes", "1", "--out", "runs/tidy_desk"]
+    if "tidy_desk_language" in words:
+        small += ["--policy.trunk.model", "tiny", "--policy.trunk.layers", "2"]
     if "finetune" in words:  # the network is that of the agent that ships
         small = ["--optim.steps", "1", "--optim.batch_size", "2"]
     if any(word.startswith("gymnasium:") for word in words):

@@ -197,7 +197,9 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     spec = env.env_spec
     env.close()
     data = fake_dataset(tmp_path / "data", spec, monkeypatch)
-    small = {"policy.dim": 32, "policy.depth": 1, "policy.trunk.map_dim": 16, "policy.trunk.language_depth": 1}
+    small: dict[str, int | str] = {"policy.dim": 32, "policy.depth": 1}
+    small |= {"policy.trunk.map_dim": 16, "policy.trunk.language_depth": 1}
+    small |= {"policy.trunk.model": "tiny", "policy.trunk.layers": 2}  # of a language model
     words = [f"--{key}={value}" for key, value in small.items() if key in dict(settings(recipe))]
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
     if recipe.data.stills:

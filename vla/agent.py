@@ -11,10 +11,11 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from vla.control.history import observation_steps
 from vla.control.playback import weights
 from vla.host.files import read_json, require_keys, sync_folder, write_atomically
 from vla.host.provenance import file_sha256
+from vla.nn.context import Speaks
 from vla.nn.graph import Graph
 from vla.normalise import Normaliser, present
 from vla.runner import Actor, Runner
@@ -43,6 +45,26 @@ GOLDEN_TOLERANCE = 2e-3
 
 class AgentError(VlaError):
     """A bundle that is missing, damaged, or of another format."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer.
+
+    Attributes:
+        text: its words.
+        things: what it names, or the question where it names nothing, and where that was looked for: camera name to u
+            (to the right), v (down), both from -1 to 1, and the share of the attention around that place.
+    """
+
+    text: str
+    things: list[tuple[str, dict[str, list[float]]]]
+
+
+def things_in(answer: str) -> list[str]:
+    """The things that an answer lists, e.g. "a red pen": its parts of two words or more, in Chinese with 的."""
+    parts = [part.strip() for part in re.split(r"[,.:：，。、和]|\band\b", answer)]
+    return list(dict.fromkeys(part for part in parts if "的" in part or (" " in part and "'" not in part)))
 
 
 class Agent(Actor):
@@ -133,6 +155,32 @@ class Agent(Actor):
             answer = sampler.sample(self.normaliser.encode(batch), generators).actions
             actions = self.normaliser.decode(answer, present(batch["state"])).float().cpu().numpy()
         return [Chunk(a, self.spec.dt, o.time, self.execute) for a, o in zip(actions, observations, strict=True)]
+
+    @torch.inference_mode()
+    def ask(self, observation: Observation, question: str) -> Told:
+        """What it says to a question about what it sees, and where it sees what it speaks of.
+
+        Raises AgentError where it has learnt no words, BadObservationError as ``act_batch`` does.
+        """
+        trunk = getattr(self.policy, "trunk", None)
+        if not isinstance(trunk, Speaks):
+            raise AgentError(
+                f"agent '{self.name}' can't answer in words: it has no language model; train one that can with: "
+                "vla train tidy_desk_language (extra language)"
+            )
+        observation.check(self.spec)
+        batch: dict[str, Any] = {
+            f"images.{camera.name}": torch.from_numpy(observation.images[camera.name][None].copy())
+            for camera in self.spec.cameras
+        }
+        batch["state"] = torch.from_numpy(observation.state[None].copy()).float()
+        batch = {key: value.to(self.device) for key, value in batch.items()}
+        encoded = self.normaliser.encode(batch | {"instruction": [question]})
+        (text,) = trunk.answer(encoded)
+        named = things_in(text) or [question]
+        found = {camera: at.tolist() for camera, at in trunk.points({**encoded, "instruction": named}).items()}
+        places = [{camera: at[row] for camera, at in found.items()} for row in range(len(named))]
+        return Told(text, list(zip(named, places, strict=True)))
 
     def _pending(self, parts: list[Pending | None]) -> dict[str, Any]:
         """What goes on meanwhile, where any of the observations says so.

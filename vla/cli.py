@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "record": "record demonstrations by an env's expert into a LeRobot dataset, or replay them",
     "train": "train an agent from a recipe and a recorded dataset",
     "eval": "measure an agent in a simulated env",
+    "ask": "ask an agent with a language model what it sees",
     "serve": "serve an agent over a websocket, to simulators and robots elsewhere",
     "compare": "compare evaluations, paired on the same episodes",
     "export": "write an agent whose network is an ONNX graph: twice as fast on a CPU",

@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 import envs.tidy_desk.descriptions as descriptions
 import envs.tidy_desk.instructions as instructions
+import envs.tidy_desk.questions as asking
 from envs.tabletop import arm
 from envs.tabletop.distractors import add_distractors
 from envs.tabletop.perturb import perturb_model
@@ -44,6 +45,7 @@ from envs.tidy_desk.rewording import reword
 from envs.tidy_desk.scene import Scene
 from vla.contracts import EnvSpec, Observation, ReferringExpression, StepResult, VlaError
 from vla.contracts.abilities import Shortfall
+from vla.contracts.questions import Question
 from vla.perturb import axes as perturb
 
 EPISODE_STEPS = 400
@@ -284,6 +286,10 @@ class TidyDesk(gymnasium.Env):
     def referring_expressions(self) -> list[ReferringExpression]:
         """See ``envs.tidy_desk.descriptions.referring_expressions``."""
         return descriptions.referring_expressions(self.scene)
+
+    def questions(self, rng: np.random.Generator, split: str = "train") -> list[Question]:
+        """See ``envs.tidy_desk.questions``."""
+        return asking.questions(self.scene, self.instruction, rng, split)
 
     def doing(self) -> str:
         """See ``vla.contracts.abilities.Explains``."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from vla.contracts.env import Env, ReferringExpression, StepResult
+from vla.contracts.questions import Question
 from vla.contracts.spec import EnvSpec
 
 
@@ -85,6 +86,23 @@ class Refers(Protocol):
 
     def referring_expressions(self) -> list[ReferringExpression]:
         """One for each thing or group of things."""
+        ...
+
+
+@runtime_checkable
+class AnswersQuestions(Protocol):
+    """An env that can ask about what it shows, and knows the answers; the objective ``answers`` learns from them.
+
+    Its ``reset`` takes the options ``stage="midway"`` and ``split``.
+    """
+
+    def questions(self, rng: np.random.Generator, split: str = "train") -> list[Question]:
+        """One or a few of each kind about the scene as it is now, in its languages.
+
+        Args:
+            rng: chooses what is asked about, and the words.
+            split: of the words, ``train`` or ``heldout``; no question of the one is worded as one of the other is.
+        """
         ...
 
 

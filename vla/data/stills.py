@@ -5,6 +5,9 @@ scenes, and a sentence for each thing in them. They are made once, from a seed, 
 of each env, seed and count in a folder of their own (an interrupted run leaves a folder ``.part``, and the next one
 goes on from it):
 ``frames.{camera}.npy`` is uint8 (N, H, W, 3), the other ``.npy`` files are the columns, ``stills.json`` has the rest.
+
+Stills with questions are others: they hold questions about each scene beside the sentences, and their answers. Those
+held out show other scenes, and ask in the words of both splits.
 """
 
 from __future__ import annotations
@@ -18,13 +21,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from filelock import FileLock
 
 from vla.contracts import EnvSpec, Observation, ReferringExpression, VlaError, episode_seed
-from vla.contracts.abilities import Refers, points_of, tasks_of
+from vla.contracts.abilities import AnswersQuestions, Refers, points_of, tasks_of
 from vla.data.caches import gather, mapped, reserve
 from vla.host.files import regular
 from vla.host.parallel import SlotPool, available_cpus
@@ -35,6 +38,7 @@ from vla.registry import EnvRef, load_env
 
 FORMAT_VERSION = 3
 _ROUND = 64  # scenes that a worker renders before it hands them over
+_ASKED = ("text", "answer", "kind", "language")  # of each question, in the document
 _BEGUN = "begun.json"  # what is being rendered, in the folder of unfinished stills
 
 
@@ -49,6 +53,10 @@ class Stills:
         points: camera name to float32 (M, 6), see ``vla.contracts.abilities.Points``.
         yaws: float32 (M, 4), see ``vla.contracts.ReferringExpression``.
         offsets: float32 (M, 6), likewise.
+        questions: what is asked about the scenes, Q of ``text``, ``answer``, ``kind``, ``language`` and ``split``
+            (of the words) by those names; empty where nothing is.
+        asked: int64 (N + 1,): scene i has the questions ``asked[i]`` to ``asked[i + 1]``.
+        asked_points: camera name to float32 (Q, 6), see ``vla.contracts.questions.Question``.
         fingerprint: of all but the images, in hexadecimal.
     """
 
@@ -60,10 +68,15 @@ class Stills:
             self.points = {name: np.load(regular(root / f"points.{name}.npy")) for name in cameras}
             small = [np.load(regular(root / f"{name}.npy")) for name in ("state", "bounds", "yaws", "offsets")]
             self.state, self.bounds, self.yaws, self.offsets = small
+            self.questions: dict[str, list[str]] = document.get("questions", {})
+            about = ["asked", *(f"asked_points.{name}" for name in cameras)] if self.questions else []
+            further = [np.load(regular(root / f"{name}.npy")) for name in about]
+            self.asked = further[0] if further else np.zeros(len(self.state) + 1, np.int64)
+            self.asked_points = dict(zip(cameras, further[1:], strict=True)) if further else {}
         except (OSError, ValueError, EOFError) as error:
             raise VlaError(f"the stills {root} are damaged: {error}") from error
         known = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-        for column in (self.state, self.bounds, self.yaws, self.offsets, *self.points.values()):
+        for column in (self.state, self.bounds, self.yaws, self.offsets, *self.points.values(), *further):
             known.update(np.ascontiguousarray(column))
         self.fingerprint = known.hexdigest()
 
@@ -81,6 +94,7 @@ class Stills:
         progress: bool = True,
         randomize: Sequence[str] = (),
         plain: float = 0.0,
+        questions: Literal["", "train", "heldout"] = "",
     ) -> Stills:
         """The stills of an env: opened if they are there and still what the env renders, else made.
 
@@ -95,17 +109,19 @@ class Stills:
             progress: show a progress bar, and say what is rendered.
             randomize: axes of ``vla.perturb`` that vary from scene to scene.
             plain: the share of the scenes, spread evenly, in which no axis varies.
+            questions: whether there are questions too; ``heldout`` for scenes that no others show.
 
         Raises:
-            VlaError: the env refers to nothing, has another spec or can't do an axis, or the disk is full.
+            VlaError: the env refers to nothing, asks nothing, has another spec or can't do an axis; the disk is full.
         """
         identity = {"env": env.name, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
         identity |= {"randomize": sorted(randomize)} if randomize else {}
         identity |= {"env_options": env.options} if env.options else {}
         identity |= {"plain": round(plain * count)} if plain and randomize else {}
+        identity |= {"questions": questions} if questions else {}
         root = Path(folder) / _name(identity)
         say = print if progress else lambda text: None
-        make = partial(_Photographer, env, count, tuple(sorted(randomize)), identity.get("plain", 0))
+        make = partial(_Photographer, env, count, tuple(sorted(randomize)), identity.get("plain", 0), questions)
         photographer = make()
         try:
             photographer.require(spec)
@@ -165,17 +181,42 @@ class Stills:
         batch["offsets"] = torch.from_numpy(self.offsets[picked])
         return batch
 
-    def _pick(self, row: int, count: int, rng: np.random.Generator) -> np.ndarray:
-        start, end = self.bounds[row : row + 2]
+    def asked_batch(self, indices: np.ndarray, questions: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Gather several questions about each scene, and where the scenes are.
+
+        Args:
+            indices: int (B,), each from 0 to ``len(self) - 1``.
+            questions: how many about each scene; where it has fewer, some come twice.
+            rng: picks them.
+
+        Returns:
+            ``images.{camera}`` and ``state`` as ``batch`` has them; ``instruction``, B * questions, those about one
+            scene side by side, ``answer`` likewise, and ``points.{camera}`` float32 (B * questions, 6).
+        """
+        rows = np.asarray(indices)
+        return self.asked_rows(rows, np.concatenate([self._pick(row, questions, rng, self.asked) for row in rows]))
+
+    def asked_rows(self, rows: np.ndarray, picked: np.ndarray) -> dict[str, Any]:
+        """The same for questions by number, an equal count about each scene of ``rows``."""
+        import torch
+
+        batch: dict[str, Any] = {f"images.{name}": gather(frames, rows) for name, frames in self.frames.items()}
+        batch["state"] = torch.from_numpy(self.state[rows])
+        batch["instruction"] = [self.questions["text"][i] for i in picked]
+        batch["answer"] = [self.questions["answer"][i] for i in picked]
+        return batch | {f"points.{name}": torch.from_numpy(one[picked]) for name, one in self.asked_points.items()}
+
+    def _pick(self, row: int, count: int, rng: np.random.Generator, bounds: np.ndarray | None = None) -> np.ndarray:
+        start, end = (self.bounds if bounds is None else bounds)[row : row + 2]
         return start + np.resize(rng.permutation(end - start), count)
 
 
 class _Photographer:
     """Renders the ``total`` scenes of one env. Lives in a worker."""
 
-    def __init__(self, env: EnvRef, total: int, randomize: Sequence[str], plain: int = 0) -> None:
+    def __init__(self, env: EnvRef, total: int, randomize: Sequence[str], plain: int = 0, questions: str = "") -> None:
         perturb.require(dict.fromkeys(randomize, "medium"), perturb.for_training(env.env_class), f"env {env.name}")
-        self._axes, self._total, self._plain = randomize, total, plain
+        self._axes, self._total, self._plain, self._questions = randomize, total, plain, questions
         self._name, self._env = env.name, cast(Any, env.make())  # with the contract's extras
 
     def require(self, spec: EnvSpec) -> None:
@@ -183,18 +224,22 @@ class _Photographer:
         mine = self._env.env_spec
         if not isinstance(self._env, Refers):
             raise VlaError(f"env {self._name} has no referring_expressions, which stills need; set --data.stills 0")
+        if self._questions and not isinstance(self._env, AnswersQuestions):
+            raise VlaError(f"env {self._name} has no questions, which the objective answers learns from")
         if mine.differences(spec):
             raise VlaError(f"env {self._name} is not the one that was recorded; record anew, or set --data.stills 0")
 
     def shoot(self, seed: int, start: int, count: int) -> dict[str, Any]:
         """The scenes ``start`` to ``start + count``, as columns."""
         columns: dict[str, Any] = {"state": [], "sentences": [], "said": [], "yaws": [], "offsets": []}
+        held = self._questions == "heldout"
         tasks = tasks_of(self._env)
         for index in range(start, start + count):
-            own = episode_seed("stills", seed, index)
+            own = episode_seed("questions" if held else "stills", seed, index)
             drawn = perturb.drawn(self._axes, own) if (index * self._plain) % self._total >= self._plain else {}
             harder = perturb.for_reset(drawn)
             options = {"stage": "midway"} | ({"perturb": harder} if harder else {})
+            options |= {"split": "heldout"} if held else {}
             if tasks:  # one after the other, and as many scenes of each: changing the task is costly
                 options["task"] = tasks[index * len(tasks) // self._total]
             shown, _ = self._env.reset(seed=own, options=options)
@@ -215,7 +260,21 @@ class _Photographer:
             for camera, image in seen.images.items():
                 columns.setdefault(f"frames.{camera}", []).append(image)
                 columns.setdefault(f"points.{camera}", []).extend(one.points[camera] for one in said)
+            if self._questions:
+                self._ask(columns, own)
         return {name: np.array(rows) if name != "sentences" else rows for name, rows in columns.items()}
+
+    def _ask(self, columns: dict[str, Any], own: int) -> None:
+        """Add what the env asks about the scene with the seed ``own``."""
+        splits, rng = ("train", "heldout") if self._questions == "heldout" else ("train",), np.random.default_rng(own)
+        asked = [(one, split) for split in splits for one in self._env.questions(rng, split)]
+        columns.setdefault("asked", []).append(len(asked))
+        columns.setdefault("question.split", []).extend(split for _, split in asked)
+        for name in _ASKED:
+            columns.setdefault(f"question.{name}", []).extend(getattr(one, name) for one, _ in asked)
+        for camera in self._env.env_spec.cameras:
+            column = columns.setdefault(f"asked_points.{camera.name}", [])
+            column.extend(one.points[camera.name] for one, _ in asked)
 
     def agrees(self, stills: Stills, seed: int) -> bool:
         """Whether the env still renders and says what was kept, judged by the first scene."""
@@ -223,6 +282,10 @@ class _Photographer:
         said = int(stills.bounds[1])
         return (
             shot["sentences"] == stills.sentences[:said]
+            and all(
+                shot[f"question.{name}"].tolist() == rows[: int(stills.asked[1])]
+                for name, rows in stills.questions.items()
+            )
             and np.allclose(shot["yaws"], stills.yaws[:said], atol=1e-3)
             and np.allclose(shot["offsets"], stills.offsets[:said], atol=1e-3, equal_nan=True)
             and all(
@@ -311,6 +374,11 @@ def _render(
         np.save(part / f"{name}.npy", columns[name])
     np.save(part / "bounds.npy", np.concatenate([[0], np.cumsum(columns["said"])]))
     document = {"format_version": FORMAT_VERSION, "identity": identity, "sentences": columns["sentences"].tolist()}
+    if identity.get("questions"):
+        for name in frames:
+            np.save(part / f"asked_points.{name}.npy", columns[f"asked_points.{name}"])
+        np.save(part / "asked.npy", np.concatenate([[0], np.cumsum(columns["asked"])]))
+        document["questions"] = {name: columns[f"question.{name}"].tolist() for name in (*_ASKED, "split")}
     (part / "stills.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     for file in [*rounds, part / _BEGUN]:
         file.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,25 @@ class Trunk(nn.Module, ABC):
     def grounding_losses(self, stills: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What stills (see ``vla.data.stills.Stills.batch``) teach it: losses and scores by name, scalars."""
         return {}, {}
+
+
+@runtime_checkable
+class Speaks(Protocol):
+    """A trunk that answers questions in words; the questions stand where the instruction does."""
+
+    def answer(self, batch: dict[str, Any], most: int = 48) -> list[str]:
+        """The likeliest answer to each question, of at most so many tokens."""
+        ...
+
+    def points(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Where it looks for what each sentence speaks of first: camera name to (B, 3), u to the right and v down, from
+        -1 to 1, and the share of the attention around that place."""
+        ...
+
+    def answer_losses(self, batch: dict[str, Any], answers: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean negative log-likelihood of each answer's tokens, (B,), nats; and by name what else the batch
+        teaches, scalars: ``pointing``, where it has ``points.{camera}``."""
+        ...
 
 
 def look(trunk: Trunk, batch: dict[str, Any]) -> Context:

@@ -22,6 +22,7 @@ from vla.nn.config import LanguageModelTrunkConfig, TrunkConfig
 from vla.nn.context import Context
 from vla.nn.language_model import LanguageModel, load_language_model
 from vla.nn.projector import Projector
+from vla.nn.resampler import peaks
 from vla.nn.transformer import fourier
 
 _FIRST, _LAST = 0x3000, 0xA000  # Chinese characters with their signs, and kana: tokens of their own
@@ -270,8 +271,17 @@ class LanguageModelTrunk(CompactTrunk):
 
     def likelihood(self, batch: dict, answers: list[str]) -> Tensor:
         """The mean negative log-likelihood of the tokens of each answer to ``batch["instruction"]``, (B,), nats."""
+        return self._likelihood(self.perceive(batch), answers)
+
+    def answer_losses(self, batch: dict, answers: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """See ``vla.nn.context.Speaks``."""
+        seen = self.perceive(batch)
+        pointing = self._pointing_loss(seen.pointing, batch)
+        return self._likelihood(seen, answers), {} if pointing is None else {"pointing": pointing}
+
+    def _likelihood(self, perceived: Perceived, answers: list[str]) -> Tensor:
         tokens = [[*self.reader.ids(one)[:_LONGEST], self.reader.end] for one in answers]
-        _, memory = self.understand(self.perceive(batch))
+        _, memory = self.understand(perceived)
         longest, device = max(map(len, tokens)), self.gate.device
         ids = torch.tensor([one + [self.reader.end] * (longest - len(one)) for one in tokens], device=device)
         counts = (
@@ -287,7 +297,7 @@ class LanguageModelTrunk(CompactTrunk):
 
     @torch.no_grad()
     def answer(self, batch: dict, most: int = 48) -> list[str]:
-        """The likeliest answer to each ``batch["instruction"]``, token by token, ``most`` of them at most."""
+        """See ``vla.nn.context.Speaks``; token by token."""
         _, memory = self.understand(self.perceive(batch))
         deepest = (len(self.reader.model.layers),)
         ids = torch.full((len(memory.mask), 1), self.reader.end, device=self.gate.device)
@@ -304,3 +314,9 @@ class LanguageModelTrunk(CompactTrunk):
             if all(done):
                 break
         return [self.reader.text(one) for one in said]
+
+    @torch.no_grad()
+    def points(self, batch: dict) -> dict[str, Tensor]:
+        """See ``vla.nn.context.Speaks``: where the first slot looks last."""
+        last = self.perceive(batch).pointing[-1]
+        return {name: peaks(logits[:, :1])[:, 0] for name, logits in zip(self.cameras, last, strict=True)}

@@ -107,13 +107,23 @@ class Resampler(nn.Module):
         return slots, every_hop
 
 
+def peaks(logits: Tensor, within: float = 0.125) -> Tensor:
+    """Where each of (B, K, cells) points most, (B, K, 3): u, v and the share of its attention ``within`` of there.
+
+    ``within`` is in units of half an image.
+    """
+    centres = cell_centres(round(logits.shape[-1] ** 0.5)).to(logits)
+    peak = centres[logits.argmax(dim=-1)]
+    near = (peak[..., None, :] - centres).norm(dim=-1) < within
+    return torch.cat((peak, (logits.softmax(dim=-1) * near).sum(dim=-1, keepdim=True)), dim=-1)
+
+
 def pointing_accuracy(logits: Tensor, points: Tensor, within: float = 0.125) -> Tensor:
     """The share of visible items (the first labelled point) that the first slot's peak lies ``within`` of.
 
     Arguments as for ``pointing_loss``; ``within`` is in units of half an image.
     """
-    peak = cell_centres(round(logits.shape[-1] ** 0.5)).to(logits)[logits[:, 0].argmax(dim=-1)]
-    right = (peak - points[:, :2]).norm(dim=-1) < within
+    right = (peaks(logits[:, :1])[:, 0, :2] - points[:, :2]).norm(dim=-1) < within
     return (right * points[:, 2]).sum() / points[:, 2].sum().clamp(min=1.0)
 
 

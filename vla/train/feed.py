@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -115,17 +115,26 @@ class Feed:
         found = {"demonstrations": counts[0], "corrections": sum(counts[1:]), "stills": stills}
         return {name: count for name, count in found.items() if count}
 
-    def prepare_stills(self) -> None:
-        """Open the stills that the recipe asks for, or render them, which takes long."""
-        recipe, data = self._recipe, self._recipe.data
-        if data.stills:
-            self._stills = Stills.build(
-                *(self.env, self.cache.spec, data.stills, recipe.seed, cache_homes(self._folder)[-1] / "stills"),
-                randomize=data.stills_randomize,
-                plain=data.stills_plain,
-            )
-            self._stills_order = SampleOrder(len(self._stills), recipe.seed)
+    def prepare_stills(self, asks: bool = False) -> None:
+        """Open the stills that the recipe asks for, or render them, which takes long; with questions if it ``asks``."""
+        if self._recipe.data.stills:
+            self._stills = self._built(self._recipe.data.stills, "train" if asks else "")
+            self._stills_order = SampleOrder(len(self._stills), self._recipe.seed)
             self.stills_fingerprint = self._stills.fingerprint
+
+    def _built(self, count: int, questions: Literal["", "train", "heldout"]) -> Stills:
+        data, home = self._recipe.data, cache_homes(self._folder)[-1] / "stills"
+        held = questions == "heldout"
+        return Stills.build(
+            *(self.env, self.cache.spec, count, self._recipe.seed, home),
+            randomize=() if held else data.stills_randomize,
+            plain=0.0 if held else data.stills_plain,
+            questions=questions,
+        )
+
+    def held_questions(self, count: int) -> Stills:
+        """So many scenes that no others show, as they are, with questions in the words of both splits."""
+        return self._built(count, "heldout")
 
     def prepare_contexts(self, policy: Policy, normaliser: Normaliser) -> torch.Tensor | None:
         """From here on give contexts in place of pictures: the policy's trunk stays as it is.
@@ -208,13 +217,28 @@ class Feed:
         rngs = [batch_rng(self._recipe.seed, step, self.part(part)) for part in range(each)]
         return [self._still(step * each + part, rng) for part, rng in enumerate(rngs)]
 
+    def asked(self, step: int) -> list[dict[str, Any]]:
+        """The questions of each micro-batch of a step, ``data.stills_sentences`` about each still, and no windows."""
+        data, each, found = self._recipe.data, self._recipe.optim.accumulate, []
+        assert self._stills is not None
+        for part in range(each):
+            rng = batch_rng(self._recipe.seed, step, self.part(part))
+            chosen = self._chosen(step * each + part)
+            found.append(
+                pinned(self.prepare(self._stills.asked_batch(chosen, data.stills_sentences, rng)), self._device)
+            )
+        return found
+
     def _still(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
         """This process's share of the stills of micro-batch number ``count``."""
         assert self._stills is not None
-        data, begin = self._recipe.data, count * self._recipe.data.stills_batch + self._rank * self._stills_share
-        chosen = self._stills_order.take(begin, self._stills_share)
-        stills = self._stills.batch(chosen, data.stills_sentences, rng, self._paraphrase)
+        sentences = self._recipe.data.stills_sentences
+        stills = self._stills.batch(self._chosen(count), sentences, rng, self._paraphrase)
         return pinned(self.prepare(stills), self._device)
+
+    def _chosen(self, count: int) -> np.ndarray:
+        begin = count * self._recipe.data.stills_batch + self._rank * self._stills_share
+        return self._stills_order.take(begin, self._stills_share)
 
 
 def recorded_options(data_dir: Path, env: str) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from vla.contracts import VlaError
 from vla.registry import UnknownNameError, load_function
+from vla.train.answers import Answers
 from vla.train.cloning import BehaviourCloning
 from vla.train.distil import Distillation
 from vla.train.grounding import Grounding
 from vla.train.objectives import Objective
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "answers": Answers,
     "behaviour_cloning": BehaviourCloning,
     "distillation": Distillation,
     "grounding": Grounding,
