@@ -33,6 +33,11 @@ def recipe() -> StagedRecipe:
     )
 
 
+def first() -> StagedRecipe:
+    """Its first stage alone."""
+    return replace(recipe(), stages=recipe().stages[:1])
+
+
 def every_training() -> dict[str, Recipe]:
     """The recipes of ``configs/``, and of those that have stages each stage's as NAME.STAGE."""
     found = {}

@@ -159,7 +159,7 @@ def test_a_stage_that_stays_below_what_it_must_reach_is_trained_longer_and_so_ma
 
 def test_two_processes_end_with_the_one_that_began_them_and_go_on(tmp_path: Path) -> None:
     out, words = tmp_path / "run", ["--processes", "2", "--grounding.optim.steps", "400", "--optim.batch_size", "4"]
-    command = [sys.executable, "-m", "vla", "train", NAME, "--out", str(out)]
+    command = [sys.executable, "-m", "vla", "train", "tests.staged_recipe:first", "--out", str(out)]
     log = out / "grounding/train_log.jsonl"
     with (tmp_path / "told").open("w") as told:
         first = subprocess.Popen([*command, *words], cwd=ROOT, stdout=told, stderr=told)
