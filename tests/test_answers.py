@@ -22,8 +22,9 @@ from envs.tidy_desk.questions import Asker, name, place_of, region_of
 from policies.flow_config import FlowConfig
 from tests.test_train import StopAt, fake_dataset
 from vla import registry
-from vla.agent import AgentError, load, things_in
+from vla.agent import AgentError, Told, load, things_in
 from vla.cli import main
+from vla.commands.ask import draw
 from vla.contracts import VlaError
 from vla.contracts.questions import ABSENT, UNSEEN
 from vla.data.stills import Stills
@@ -239,6 +240,20 @@ def test_things_that_an_answer_names() -> None:
     ]
     assert things_in("红色的圆珠笔、白色的纸团和积木") == ["红色的圆珠笔", "白色的纸团"]
     assert things_in("two") == things_in("I don't see that") == things_in("yes") == []
+
+
+def test_a_box_is_drawn_where_it_looked_surely() -> None:
+    image = np.full((128, 128, 3), 255, np.uint8)
+
+    def coloured(share: float) -> np.ndarray:
+        sheet = draw(image, "scene", "where?", Told("here", [("where?", {"scene": [0.5, -0.5, share]})]))
+        with Image.open(io.BytesIO(sheet)) as picture:
+            pixels = np.asarray(picture.convert("RGB"))[:768].astype(int)
+        return np.argwhere(np.ptp(pixels, axis=2) > 100)
+
+    assert not len(coloured(0.1))
+    rows, columns = coloured(0.9).T  # around u 0.5, v -0.5, an eighth of half an image each way
+    assert abs(rows.max() - 240) < 5 and abs(columns.min() - 528) < 5
 
 
 def test_it_is_asked_from_the_command_line(

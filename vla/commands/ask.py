@@ -20,13 +20,15 @@ examples:
   vla ask --image photo.png --agent runs/tidy_desk_language "有几支笔？"
 
 The picture --out shows where it looked for each thing that the answer names, or for what the question is about; the
-share beside it says how surely. A question about something that is not there is answered "I don't see that".
+share beside it says how surely, and below a fifth nothing is drawn. A question about something that is not there is
+answered "I don't see that".
 No agent that ships speaks: train one with vla train tidy_desk_language (extra language).
 """
 
 _WIDTH, _SIZE, _EDGE = 768, 20, 12  # of the picture, its letters and its margins, pixels
 _BOX = 0.125  # half of a box's side, in halves of an image: as near as pointing is trained to be
 _INK = (34, 34, 34)
+_SURE = 0.2  # the share of the attention around a place that counts as having looked there
 _COLOURS = ((230, 25, 75), (60, 160, 75), (67, 99, 216), (245, 130, 49), (145, 30, 180), (0, 128, 128))
 
 
@@ -132,6 +134,8 @@ def draw(image: np.ndarray, camera: str, question: str, told: Told) -> bytes:
     pen: Any = ImageDraw.Draw(sheet)
     for number, (name, places) in enumerate(told.things):
         u, v, share = places[camera]
+        if share < _SURE:
+            continue
         colour = _COLOURS[number % len(_COLOURS)]
         left, top = (u - _BOX + 1) / 2 * _WIDTH, (v - _BOX + 1) / 2 * high
         pen.rectangle((left, top, left + _BOX * _WIDTH, top + _BOX * high), outline=colour, width=3)
