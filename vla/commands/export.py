@@ -1,11 +1,11 @@
-"""``vla export``: an agent whose network is an ONNX graph, several times as fast on a CPU."""
+"""``vla export``: an agent whose network is an ONNX graph, twice as fast on a CPU."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "write an agent whose network is an ONNX graph: several times as fast on a CPU"
+HELP = "write an agent whose network is an ONNX graph: twice as fast on a CPU"
 
 EPILOG = """\
 examples:
