@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from tests.fake_env import CHINESE, COLOURS, DotEnv
 from vla.contracts import VlaError, episode_seed
-from vla.data.stills import Stills
+from vla.data.stills import Stills, _picked
 from vla.data.stills import _name as stills_name
 from vla.host.parallel import SlotPool
 from vla.perturb import axes as perturb
@@ -67,7 +67,7 @@ def test_sentences_of_a_scene_differ_while_there_are_others(build: Callable[...,
     stills = build()
     for scene in range(6):
         count = int(stills.bounds[scene + 1] - stills.bounds[scene])
-        picked = stills._pick(scene, count + 1, np.random.default_rng(1))
+        picked = _picked(stills.bounds, np.array([scene]), count + 1, np.random.default_rng(1))
         assert len(set(picked)) == count and set(picked) <= set(range(*stills.bounds[scene : scene + 2]))
 
 

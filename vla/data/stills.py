@@ -170,10 +170,8 @@ class Stills:
         import torch
 
         rows = np.asarray(indices)
-        picked = np.concatenate([self._pick(row, sentences, rng) for row in rows])
-        batch: dict[str, Any] = {f"images.{name}": gather(frames, rows) for name, frames in self.frames.items()}
-        batch["state"] = torch.from_numpy(self.state[rows])
-        texts = [self.sentences[i] for i in picked]
+        picked = _picked(self.bounds, rows, sentences, rng)
+        batch, texts = self._shown(rows), [self.sentences[i] for i in picked]
         batch["instruction"] = texts if paraphrase is None else [paraphrase(text, rng) for text in texts]
         for name, points in self.points.items():
             batch[f"points.{name}"] = torch.from_numpy(points[picked])
@@ -194,21 +192,29 @@ class Stills:
             scene side by side, ``answer`` likewise, and ``points.{camera}`` float32 (B * questions, 6).
         """
         rows = np.asarray(indices)
-        return self.asked_rows(rows, np.concatenate([self._pick(row, questions, rng, self.asked) for row in rows]))
+        return self.asked_rows(rows, _picked(self.asked, rows, questions, rng))
 
     def asked_rows(self, rows: np.ndarray, picked: np.ndarray) -> dict[str, Any]:
         """The same for questions by number, an equal count about each scene of ``rows``."""
         import torch
 
-        batch: dict[str, Any] = {f"images.{name}": gather(frames, rows) for name, frames in self.frames.items()}
-        batch["state"] = torch.from_numpy(self.state[rows])
+        batch = self._shown(rows)
         batch["instruction"] = [self.questions["text"][i] for i in picked]
         batch["answer"] = [self.questions["answer"][i] for i in picked]
         return batch | {f"points.{name}": torch.from_numpy(one[picked]) for name, one in self.asked_points.items()}
 
-    def _pick(self, row: int, count: int, rng: np.random.Generator, bounds: np.ndarray | None = None) -> np.ndarray:
-        start, end = (self.bounds if bounds is None else bounds)[row : row + 2]
-        return start + np.resize(rng.permutation(end - start), count)
+    def _shown(self, rows: np.ndarray) -> dict[str, Any]:
+        """The images and the states of these scenes."""
+        import torch
+
+        images = {f"images.{name}": gather(frames, rows) for name, frames in self.frames.items()}
+        return {**images, "state": torch.from_numpy(self.state[rows])}
+
+
+def _picked(bounds: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """``count`` of what each of these scenes has, by number; some come twice where it has fewer."""
+    spans = [bounds[row : row + 2] for row in rows]
+    return np.concatenate([start + np.resize(rng.permutation(end - start), count) for start, end in spans])
 
 
 class _Photographer:

@@ -35,6 +35,7 @@ class Answers(BehaviourCloning):
     """
 
     speaker: Speaks
+    asks = True
 
     @staticmethod
     def require(recipe: Recipe, data_dir: Path) -> None:
@@ -51,18 +52,9 @@ class Answers(BehaviourCloning):
             raise VlaError("answers need a trunk that speaks: --policy.trunk.type language_model")
         self.speaker = trunk
 
-    def prepare(self) -> None:
-        """Open the stills and their questions, or render them. Raises VlaError where the env asks none."""
-        self.feed.prepare_stills(asks=True)
-        self.sources = {"stills": self.recipe.data.stills}
-        if self._stills not in (None, self.feed.stills_fingerprint):
-            raise VlaError(
-                f"env {self.recipe.env} renders other stills than when this run began; train anew with --out"
-            )
-
     def step(self, step: int) -> list[Batch]:
         """The questions of each micro-batch."""
-        return self.feed.asked(step)
+        return self.feed.stills_alone(step)
 
     def loss(self, batch: Batch) -> Losses:
         """The negative log-likelihood of each answer, and what pointing teaches on top of each."""

@@ -32,12 +32,12 @@ class BehaviourCloning(Objective):
     model: Policy
     normaliser: Normaliser
     folder = "agent"
-    whoever = False  # whether an agent's turns in the data are drawn too
+    whoever = asks = False  # whether an agent's turns in the data are drawn too, and whether stills bring questions
     require = staticmethod(require_data)
 
     def __init__(self, recipe: Recipe, data_dir: Path, device: torch.device, rank: int, world: int) -> None:
         super().__init__(recipe, data_dir, device, rank, world)
-        self.feed = Feed(recipe, data_dir, rank, world, device, self.whoever)
+        self.feed = Feed(recipe, data_dir, rank, world, device, self.whoever, self.asks)
         self.spec = self.feed.cache.spec
         self.notes = [*self.feed.cache.mapping, *self.feed.notes]
         self._ancestor: dict[str, Any] = {}

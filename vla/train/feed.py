@@ -58,6 +58,7 @@ class Feed:
         rank, world: which of how many processes this is.
         device: where the data will go.
         whoever: whether frames at which an agent acted are drawn too.
+        asks: whether stills come with questions in place of sentences.
 
     Attributes:
         cache: all frames.
@@ -74,7 +75,14 @@ class Feed:
     """
 
     def __init__(
-        self, recipe: Recipe, data_dir: Path, rank: int, world: int, device: torch.device, whoever: bool = False
+        self,
+        recipe: Recipe,
+        data_dir: Path,
+        rank: int,
+        world: int,
+        device: torch.device,
+        whoever: bool = False,
+        asks: bool = False,
     ) -> None:
         data, optim = recipe.data, recipe.optim
         batches = {"optim.batch_size": optim.batch_size, "data.stills_batch": data.stills_batch}
@@ -83,7 +91,7 @@ class Feed:
                 raise VlaError(f"--{name} {batch} cannot be shared by {world} processes")
         self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
         self._folder, self._recipe, self._rank, self._world, self._device = data_dir, recipe, rank, world, device
-        self._whoever = whoever
+        self._whoever, self._asks = whoever, asks
         self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
         self.cache = FrameCache.build(data_dir, columns=data.columns)
         if self._paraphrase:
@@ -115,10 +123,10 @@ class Feed:
         found = {"demonstrations": counts[0], "corrections": sum(counts[1:]), "stills": stills}
         return {name: count for name, count in found.items() if count}
 
-    def prepare_stills(self, asks: bool = False) -> None:
-        """Open the stills that the recipe asks for, or render them, which takes long; with questions if it ``asks``."""
+    def prepare_stills(self) -> None:
+        """Open the stills that the recipe asks for, or render them, which takes long."""
         if self._recipe.data.stills:
-            self._stills = self._built(self._recipe.data.stills, "train" if asks else "")
+            self._stills = self._built(self._recipe.data.stills, "train" if self._asks else "")
             self._stills_order = SampleOrder(len(self._stills), self._recipe.seed)
             self.stills_fingerprint = self._stills.fingerprint
 
@@ -217,28 +225,17 @@ class Feed:
         rngs = [batch_rng(self._recipe.seed, step, self.part(part)) for part in range(each)]
         return [self._still(step * each + part, rng) for part, rng in enumerate(rngs)]
 
-    def asked(self, step: int) -> list[dict[str, Any]]:
-        """The questions of each micro-batch of a step, ``data.stills_sentences`` about each still, and no windows."""
-        data, each, found = self._recipe.data, self._recipe.optim.accumulate, []
-        assert self._stills is not None
-        for part in range(each):
-            rng = batch_rng(self._recipe.seed, step, self.part(part))
-            chosen = self._chosen(step * each + part)
-            found.append(
-                pinned(self.prepare(self._stills.asked_batch(chosen, data.stills_sentences, rng)), self._device)
-            )
-        return found
-
     def _still(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
-        """This process's share of the stills of micro-batch number ``count``."""
-        assert self._stills is not None
-        sentences = self._recipe.data.stills_sentences
-        stills = self._stills.batch(self._chosen(count), sentences, rng, self._paraphrase)
-        return pinned(self.prepare(stills), self._device)
-
-    def _chosen(self, count: int) -> np.ndarray:
-        begin = count * self._recipe.data.stills_batch + self._rank * self._stills_share
-        return self._stills_order.take(begin, self._stills_share)
+        """This process's share of the stills of micro-batch number ``count``, with questions where they have some."""
+        stills, data = self._stills, self._recipe.data
+        assert stills is not None
+        begin = count * data.stills_batch + self._rank * self._stills_share
+        chosen = self._stills_order.take(begin, self._stills_share)
+        if stills.questions:
+            batch = stills.asked_batch(chosen, data.stills_sentences, rng)
+        else:
+            batch = stills.batch(chosen, data.stills_sentences, rng, self._paraphrase)
+        return pinned(self.prepare(batch), self._device)
 
 
 def recorded_options(data_dir: Path, env: str) -> dict[str, Any]:
