@@ -83,10 +83,7 @@ class ArmState:
 
 @dataclass(frozen=True)
 class ControlStatus:
-    """What the control process tells of itself; see ``vla.control.loop.status_fields``.
-
-    ``memory`` is the most that it had, bytes.
-    """
+    """What the control process tells of itself; see ``vla.control.loop.status_fields``."""
 
     ticks: int
     skipped: int
@@ -98,7 +95,6 @@ class ControlStatus:
     ended: bool
     answered: float
     cpu: float
-    memory: int
     worst_late: float
     worst_jitter: float
     worst_busy: float
@@ -129,7 +125,6 @@ class ControlProcess:
         self.granted: dict[str, str] = {}
         self._boxes: Boxes | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._memory = 0
         self._told: np.ndarray = np.zeros(len(Reason), np.int64)
         self._lock = threading.Lock()  # whoever decides, watches and records asks for state and status
 
@@ -241,10 +236,6 @@ class ControlProcess:
             seen[name] = int(seen[name])
         for name in ("answered", "cpu"):
             seen[name] = float(seen[name])
-        with contextlib.suppress(OSError, StopIteration):  # it may have ended
-            lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
-            self._memory = 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-        seen["memory"] = self._memory
         seen["counts"] = {reason: int(count) for reason, count in zip(Reason, seen["counts"], strict=True)}
         return ControlStatus(**seen)
 
@@ -255,6 +246,11 @@ class ControlProcess:
             counts = np.array(self._open.status.seen["counts"])
             new, self._told = counts - self._told, counts
         return {reason: int(count) for reason, count in zip(Reason, new, strict=True) if count}
+
+    def most_memory(self) -> int:
+        """The most memory that the process, which runs, has had, bytes."""
+        lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
     @property
     def alive(self) -> bool:

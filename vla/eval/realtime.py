@@ -49,7 +49,7 @@ def measure(
         time.sleep(0.5)  # the first ticks load what is loaded late
         first, begun = control.status(), time.monotonic()
         answers = _keep_moving(control, model, begun + seconds)
-        last, wall, decided = control.status(), time.monotonic() - begun, made[0]
+        last, wall, decided, memory = control.status(), time.monotonic() - begun, made[0], control.most_memory()
         motion = _step_responses(control, model)
         done.set()
         loader.join(30.0)
@@ -69,7 +69,7 @@ def measure(
         "push_to_command_ms": _spread(answers),
         "push_to_motion_ms": _spread(motion),
         "core_share": (last.cpu - first.cpu) / wall,
-        "memory_mb": last.memory / 1e6,
+        "memory_mb": memory / 1e6,
         "decisions_per_s": round(decided / wall, 2),
         "interventions": {reason.name: count for reason, count in last.counts.items() if count},
         "granted": control.granted,
