@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +27,7 @@ from vla import config as configs
 from vla.contracts import Chunk, EnvSpec, Observation, Pending, VlaError
 from vla.control.history import observation_steps
 from vla.control.playback import weights
-from vla.host.files import read_json, require_keys, sync_folder, write_atomically
+from vla.host.files import read_json, require_keys, whole_folder, write_atomically
 from vla.host.provenance import file_sha256
 from vla.nn.context import Speaks
 from vla.nn.graph import Graph
@@ -222,9 +220,6 @@ class Agent(Actor):
                 chunk, which is taken before, would move by more than ``GOLDEN_TOLERANCE``. Other types are kept.
         """
         folder = Path(folder)
-        temporary = folder.with_name(folder.name + ".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         self.golden = {f"images.{name}": torch.from_numpy(image) for name, image in golden.images.items()}
         self.golden["state"] = torch.from_numpy(golden.state.astype(np.float32))
         self.golden["actions"] = torch.from_numpy(self.act(golden, 0).actions)
@@ -240,11 +235,11 @@ class Agent(Actor):
                 half = False
         weights = {f"policy.{k}": v for k, v in weights.items()}
         weights |= {f"statistics.{k}": v.cpu() for k, v in self.normaliser.tensors().items()}
-        hashes = {}
-        for name, tensors in ((WEIGHTS, weights), (GOLDEN, self.golden)):
-            content = save({key: value.contiguous() for key, value in tensors.items()})
-            write_atomically(temporary / name, content)  # safetensors' own files can be read by their owner alone
-            hashes[name] = hashlib.sha256(content).hexdigest()
+        contents = {
+            name: save({key: value.contiguous() for key, value in tensors.items()})
+            for name, tensors in ((WEIGHTS, weights), (GOLDEN, self.golden))
+        }
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         self.hash = hashes[WEIGHTS]
         description = {
             "format_version": FORMAT_VERSION,
@@ -258,14 +253,10 @@ class Agent(Actor):
         }
         if base := bundle.bases(self.policy):
             description["base"] = base
-        write_atomically(temporary / "agent.json", json.dumps(description, indent=2, ensure_ascii=False) + "\n")
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-        sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        with whole_folder(folder) as temporary:
+            for name, content in contents.items():  # safetensors' own files can be read by their owner alone
+                write_atomically(temporary / name, content)
+            write_atomically(temporary / "agent.json", json.dumps(description, indent=2, ensure_ascii=False) + "\n")
         return folder
 
     def replay_golden_trace(self) -> float:

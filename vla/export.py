@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vla.agent import GOLDEN, NETWORK, WEIGHTS, AgentError, find, load
 from vla.contracts import VlaError
-from vla.host.files import read_json, sync_folder, write_atomically
+from vla.host.files import read_json, whole_folder, write_atomically
 from vla.nn.graph import graph_of
 
 
@@ -29,10 +29,7 @@ def export(path: str | Path, out: Path) -> float:
     folder, _ = find(path)
     agent = load(folder, "cpu")
     content = graph_of(agent.policy, agent.spec)
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(out) as temporary:
         for name in (WEIGHTS, GOLDEN):
             shutil.copyfile(folder / name, temporary / name)
         write_atomically(temporary / NETWORK, content)
@@ -43,8 +40,4 @@ def export(path: str | Path, out: Path) -> float:
             moved = load(temporary, "cpu").replay_golden_trace()
         except AgentError as error:
             raise VlaError(str(error).replace(str(temporary), str(out))) from error
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(out.parent)
     return moved

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.contracts import VlaError
-from vla.host.files import claimed, parse_json, read_json, write_atomically
+from vla.host.files import claimed, parse_json, read_json, whole_folder, write_atomically
 from vla.host.parallel import available_cpus
 from vla.recipe import Recipe, flat, recipe_to_dict
 from vla.registry import env_options
@@ -125,11 +125,8 @@ class _Run:
                 self._train(stage)
             before = stage.name
         agent = self.out / AGENT
-        build = agent.with_name(f"{AGENT}.tmp")
-        shutil.rmtree(build, ignore_errors=True)
-        shutil.copytree(self.out / before / AGENT, build)
-        shutil.rmtree(agent, ignore_errors=True)
-        build.rename(agent)
+        with whole_folder(agent) as build:
+            shutil.copytree(self.out / before / AGENT, build, dirs_exist_ok=True)
         print(table(self._lines))
         return agent
 
