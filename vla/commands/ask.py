@@ -107,9 +107,10 @@ def _picture(agent: Agent, file: Path) -> Observation:
 
 def _answer(agent: Agent, seen: Observation, question: str, args: argparse.Namespace) -> None:
     from vla.contracts.questions import ANSWER_IN
+    from vla.contracts.spec import language_of
     from vla.host.files import write_atomically
 
-    other = args.language and args.language != ("zh" if any("一" <= c <= "鿿" for c in question) else "en")
+    other = args.language and args.language != language_of(question)
     told = agent.ask(seen, f"{question} {ANSWER_IN[args.language]}" if other else question)
     print(told.text)
     args.out.parent.mkdir(parents=True, exist_ok=True)

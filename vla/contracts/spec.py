@@ -14,6 +14,11 @@ _MOST_PIXELS, _DOTS = 16_384, (".", "..")
 _INFORMATIVE = ("name", "episode_steps", "languages")  # what two that fit may differ in
 
 
+def language_of(text: str) -> str:
+    """``zh`` for a text with a Chinese character, else ``en``."""
+    return "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in text) else "en"
+
+
 @dataclass(frozen=True)
 class CameraSpec:
     """A camera's name and its resolution in pixels."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import CameraSpec, EnvSpec, VlaError
+from vla.contracts.spec import language_of
 from vla.data.checks import whole_numbers
 from vla.data.columns import Layout, find_layout, height_width, names_of
 from vla.data.dataset import Recorded
@@ -50,8 +51,8 @@ class PlainDataset(Recorded):
         super().__init__(root, {"env_spec": spec}, info, [])
         lengths = [length for (length,) in self._episode_rows([])]
         self.episodes = [{"episode_index": number, "steps": steps} for number, steps in enumerate(lengths)]
-        chinese = any("\u4e00" <= letter <= "\u9fff" for text in self.instructions for letter in text)
-        self.spec = replace(self.spec, episode_steps=max(lengths, default=1), languages=("zh",) if chinese else ("en",))
+        told = language_of("".join(self.instructions))
+        self.spec = replace(self.spec, episode_steps=max(lengths, default=1), languages=(told,))
         self.facts = {"env_spec": self.spec.to_dict()}
         self.mapping = self._told(features)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import EnvSpec, VlaError
+from vla.contracts.spec import language_of
 from vla.data.recording.assemble import assemble
 from vla.data.recording.features import frames_per_second
 from vla.data.recording.shards import Episode, Shard, write_shard
@@ -224,11 +225,10 @@ def read_episode(path: Path, config: RobotConfig, instruction: str, number: int)
     arrays = {"state": np.array(state), "action": actions, "executed": actions}
     arrays |= {"progress": np.linspace(0, 1, steps, dtype=np.float32), "by_expert": np.ones(steps, np.float32)}
     arrays |= {f"points.{name}": np.zeros((steps, 6), np.float32) for name in config.cameras}
-    language = "zh" if any("一" <= letter <= "鿿" for letter in instruction) else "en"
     facts = {
-        "seed": number, "options": {}, "instruction": instruction, "language": language, "kind": "", "category": "",
-        "items": [], "success": True, "progress": 1.0, "steps": steps, "noise": 0.0, "final_state": state[-1].tolist(),
-        "bag": str(path),
+        "seed": number, "options": {}, "instruction": instruction, "language": language_of(instruction),
+        "kind": "", "category": "", "items": [], "success": True, "progress": 1.0, "steps": steps, "noise": 0.0,
+        "final_state": state[-1].tolist(), "bag": str(path),
     }  # fmt: skip
     return Episode(facts, arrays, [instruction] * steps, {name: np.stack(frames) for name, frames in images.items()})
 
