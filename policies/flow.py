@@ -8,7 +8,6 @@ noises are drawn for each encoded observation, since the head is cheap next to t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -112,10 +111,8 @@ class FlowPolicy(FollowsNoise):
                 known, ``points.{camera}`` and ``stills`` (see ``Trunk.grounding_losses``). Not changed. Random draws
                 come from torch's global generator.
         """
-        context = seen = look(self.trunk, batch)
-        if self.config.insulated:
-            layers = {"layers": [one.detach() for one in seen.extras.get("layers", [])] or [seen.tokens.detach()]}
-            context = replace(seen, tokens=seen.tokens.detach(), extras=layers)
+        seen = look(self.trunk, batch)
+        context = seen.each(torch.detach) if self.config.insulated else seen
         draws = self.config.draws
         actions = batch["actions"].repeat_interleave(draws, dim=0)
         valid = batch["valid"].repeat_interleave(draws, dim=0).to(actions)
@@ -152,8 +149,7 @@ class FlowPolicy(FollowsNoise):
         if batch.get("pending_given"):
             return Sampled(self._go_on(context, noise, batch["pending"], batch["pending_weight"] >= 1.0))
         with torch.inference_mode(False):  # what was made in it can't be differentiated through
-            extras = {"layers": [one.clone() for one in context.extras.get("layers", [context.tokens])]}
-            context = replace(context, tokens=context.tokens.clone(), mask=_own(context.mask), extras=extras)
+            context = context.each(torch.clone)
             wanted, weight = batch["pending"].clone(), batch["pending_weight"].clone()
             steps = max(steps, GUIDED_STEPS)
             field = self._field(context, len(noise), steps)
@@ -196,10 +192,6 @@ class FlowPolicy(FollowsNoise):
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Matrices and kernels decay; biases, norms, embeddings and tokens do not."""
         return parameter_groups(self, weight_decay, ("grams", "position", "slots"))
-
-
-def _own(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.clone()
 
 
 POLICY = FlowPolicy

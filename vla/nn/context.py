@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -32,6 +33,12 @@ class Context:
         """The tokens on another device, without the extras."""
         mask, text = (None if one is None else one.to(device) for one in (self.mask, self.text))
         return Context(self.tokens.to(device), mask, text=text)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Context:
+        """The same with each tensor that heads read changed: tokens, mask and ``layers``; without the other extras."""
+        mask = None if self.mask is None else change(self.mask)
+        layers = [change(one) for one in self.extras.get("layers", [])]
+        return Context(change(self.tokens), mask, {"layers": layers} if layers else {}, self.text)
 
     def mean(self) -> Tensor:
         """The mean of the tokens that may be looked at, (B, D)."""
