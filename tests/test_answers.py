@@ -22,11 +22,11 @@ from envs.tidy_desk.questions import Asker, name, place_of, region_of
 from policies.flow_config import FlowConfig
 from tests.test_train import StopAt, fake_dataset
 from vla import registry
-from vla.agent import AgentError, Told, load, things_in
+from vla.agent import AgentError, load
 from vla.cli import main
 from vla.commands.ask import draw
 from vla.contracts import VlaError
-from vla.contracts.questions import ABSENT, UNSEEN
+from vla.contracts.questions import ABSENT, UNSEEN, Told, things_in
 from vla.data.stills import Stills
 from vla.nn.config import LanguageModelTrunkConfig
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig

@@ -10,10 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from vla import bundle, paths, registry
 from vla import config as configs
 from vla.contracts import Chunk, EnvSpec, Observation, Pending, VlaError
+from vla.contracts.questions import Told, things_in
 from vla.control.history import observation_steps
 from vla.control.playback import weights
 from vla.host.files import read_json, require_keys, whole_folder, write_atomically
@@ -43,26 +43,6 @@ GOLDEN_TOLERANCE = 2e-3
 
 class AgentError(VlaError):
     """A bundle that is missing, damaged, or of another format."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """An answer.
-
-    Attributes:
-        text: its words.
-        things: what it names, or the question where it names nothing, and where that was looked for: camera name to u
-            (to the right), v (down), both from -1 to 1, and the share of the attention around that place.
-    """
-
-    text: str
-    things: list[tuple[str, dict[str, list[float]]]]
-
-
-def things_in(answer: str) -> list[str]:
-    """The things that an answer lists, e.g. "a red pen": its parts of two words or more, in Chinese with 的."""
-    parts = [part.strip() for part in re.split(r"[,.:：，。、和]|\band\b", answer)]
-    return list(dict.fromkeys(part for part in parts if "的" in part or (" " in part and "'" not in part)))
 
 
 class Agent(Actor):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from vla.agent import Agent, Told
+    from vla.agent import Agent
     from vla.contracts import Observation
+    from vla.contracts.questions import Told
 
 EPILOG = """\
 examples:

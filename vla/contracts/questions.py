@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,3 +35,23 @@ class Question:
     language: str
     points: dict[str, np.ndarray]
     boxes: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer.
+
+    Attributes:
+        text: its words.
+        things: what it names, or the question where it names nothing, and where that was looked for: camera name to u
+            (to the right), v (down), both from -1 to 1, and the share of the attention around that place.
+    """
+
+    text: str
+    things: list[tuple[str, dict[str, list[float]]]]
+
+
+def things_in(answer: str) -> list[str]:
+    """The things that an answer lists, e.g. "a red pen": its parts of two words or more, in Chinese with 的."""
+    parts = [part.strip() for part in re.split(r"[,.:：，。、和]|\band\b", answer)]
+    return list(dict.fromkeys(part for part in parts if "的" in part or (" " in part and "'" not in part)))
