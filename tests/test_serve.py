@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -22,7 +23,9 @@ from vla.contracts import EnvSpec, Pending, SpecMismatchError, VlaError
 from vla.host.address import is_loopback
 from vla.rollout.loop import EpisodeRequest, run_episodes
 from vla.runner import Runner, noise_seed
+from vla.serve.batching import Batcher
 from vla.serve.client import RemoteAgent
+from vla.serve.metrics import Metrics
 from vla.serve.server import ServeConfig, Server, running
 
 TOKEN = "a-token-of-more-than-16-letters"
@@ -148,6 +151,20 @@ def test_what_must_be_exact_is_joined_with_nobody() -> None:
         assert sorted(agent.batches) == [1, 2]
         for remote in remotes:
             remote.close()
+
+
+def test_one_that_is_alone_may_come_between_those_that_are_joined() -> None:
+    """Jobs are told apart without comparing what they hold: arrays can't be."""
+    agent, waited = HashedAgent(), list[list[int]]()
+
+    async def run() -> None:
+        async with Batcher(agent, Metrics(), most=8, wait_s=0.2) as batcher:
+            turns = [batcher.ask(who, agent, [look()], [1], alone=who == 1) for who in range(3)]
+            async with asyncio.timeout(20):
+                waited.append([answer.batch for answer in await asyncio.gather(*turns)])
+
+    asyncio.run(run())
+    assert waited == [[2, 1, 2]]
 
 
 # --- who may ask ---------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Answer:
     batch: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a job is itself alone: arrays have no one answer to whether they are equal
 class _Job:
     memory: Memory
     observations: Sequence[Observation]
