@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -64,10 +65,11 @@ def test_shipped_agent_tidies_the_desk_through_ros2(robot: str, tmp_path: Path) 
 
 
 # `python -m tests.ros_conductor faults OUT.json` tries all of them, which takes minutes: docs/robots.md has what came.
+# Who is gone takes two controllers along, and either may be missed first.
 REASONS = {
     "SIGTERM": "SIGTERM came",
     "kill -9 of the policy": "",
-    "gone": "any more: its controller is gone",  # the arm's or the hand's, whichever is missed first
+    "gone": "nobody listens on /panda_(arm_controller/joint_trajectory|hand_controller/commands) any more: its",
     "clock jump": "the clock of",
     "no scene": "camera 'scene' has sent nothing",
     "shuffled joints": "SIGINT came",
@@ -78,7 +80,7 @@ def test_every_fault_ends_in_rest_and_a_named_reason(tmp_path: Path) -> None:
     assert set(REASONS) <= set(BROKEN)
     for one in unstarved("jazzy", tmp_path, "faults", *REASONS):
         fault = one["fault"]
-        assert REASONS[fault] in one["reason"], one
+        assert re.search(REASONS[fault], one["reason"]), one
         if BROKEN[fault]:
             assert one["still_after_s"] > 1.0, one  # it went on
         else:

@@ -155,16 +155,15 @@ def test_what_must_be_exact_is_joined_with_nobody() -> None:
 
 def test_one_that_is_alone_may_come_between_those_that_are_joined() -> None:
     """Jobs are told apart without comparing what they hold: arrays can't be."""
-    agent, waited = HashedAgent(), list[list[int]]()
+    agent = HashedAgent()
 
-    async def run() -> None:
+    async def run() -> list[int]:
         async with Batcher(agent, Metrics(), most=8, wait_s=0.2) as batcher:
             turns = [batcher.ask(who, agent, [look()], [1], alone=who == 1) for who in range(3)]
             async with asyncio.timeout(20):
-                waited.append([answer.batch for answer in await asyncio.gather(*turns)])
+                return [answer.batch for answer in await asyncio.gather(*turns)]
 
-    asyncio.run(run())
-    assert waited == [[2, 1, 2]]
+    assert asyncio.run(run()) == [2, 1, 2]
 
 
 # --- who may ask ---------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ def test_rude_clients_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         begun = time.monotonic()
         assert ask(bare, request(look(), noise_seed=1))["actions"].shape == (64, 3)
         assert time.monotonic() - begun < 5
+        assert server.metrics.text().count(b'vla_errors_total{kind="limit"} 2.0') == 1
         assert all(map(gone, [*half, *huge, stuck])), "the server lets go of those that say nothing"
         deadline = time.monotonic() + 20
         while server.metrics.clients > 1 and time.monotonic() < deadline:
