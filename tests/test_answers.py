@@ -161,7 +161,7 @@ def recipe(**changes: Any) -> Recipe:
         policy="flow",
         policy_config=FlowConfig(dim=32, depth=1, trunk=trunk),
         objective="answers",
-        data=DataConfig("none", stills=8, stills_batch=2, stills_sentences=3),
+        data=DataConfig("none", stills=8, stills_batch=2, stills_sentences=2, stills_questions=3),
         optim=OptimConfig(steps=4, batch_size=2, log_every=2, checkpoint_every=2, warmup_steps=1),
         validate=ValidateConfig(every=-1),
     )
@@ -179,7 +179,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def agent(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("answers") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vla.train.answers._SCENES", 2)
+        patch.setattr("vla.train.cloning.SCENES", 2)
         train(recipe(), data, out)
     return out
 
@@ -187,9 +187,9 @@ def agent(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_trains_resumes_and_scores_each_kind(
     data: Path, agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vla.train.answers._SCENES", 2)
+    monkeypatch.setattr("vla.train.cloning.SCENES", 2)
     lines = [json.loads(line) for line in (agent / "train_log.jsonl").read_text().splitlines()]
-    assert {"answer", "pointing", "loss"} <= lines[0].keys()
+    assert {"answer", "grounding", "grounding_accuracy", "loss"} <= lines[0].keys()
     scores = lines[-1]
     assert {"accuracy", "accuracy_en", "accuracy_zh", "accuracy_train_words", "accuracy_heldout_words"} <= scores.keys()
     assert all(0.0 <= value <= 1.0 for name, value in scores.items() if name.startswith("accuracy"))
@@ -211,7 +211,7 @@ def test_a_right_answer_becomes_likely(data: Path, monkeypatch: pytest.MonkeyPat
     first = 0.0
     for _ in range(40):
         losses, parts = objective.loss(batch)
-        assert losses.shape == (6,) and parts.keys() == {"answer", "pointing"}
+        assert losses.shape == (1,) and {"answer", "grounding", "yaw", "offset"} <= parts.keys()
         first = first or float(parts["answer"])
         optimiser.zero_grad()
         losses.mean().backward()
@@ -222,6 +222,8 @@ def test_a_right_answer_becomes_likely(data: Path, monkeypatch: pytest.MonkeyPat
 def test_what_cannot_be_asked_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(VlaError, match=r"a trunk that speaks: --policy\.trunk\.type language_model"):
         train(replace(recipe(), policy_config=FlowConfig.tiny()), data, tmp_path / "deaf")
+    with pytest.raises(VlaError, match=r"--data\.stills_questions must be above 0"):
+        train(recipe(data=DataConfig("none", stills=8)), data, tmp_path / "silent")
     with pytest.raises(VlaError, match=r"--data\.stills must be above 0"):
         train(recipe(data=DataConfig("none")), data, tmp_path / "none")
     with pytest.raises(VlaError, match="has no questions, which the objective answers learns from"):

@@ -35,6 +35,7 @@ class DataConfig:
         stills: how many scenes are rendered for learning to point at what a sentence asks for, see ``vla.data.stills``;
             0 for none.
         stills_batch, stills_sentences: scenes in a step over all processes, and sentences about each.
+        stills_questions: questions about each beside, whose answers a trunk with a language model learns; 0 for none.
         stills_randomize: axes of ``vla.perturb`` that vary from scene to scene, as ``vla record --randomize`` does.
         stills_plain: the share of the scenes in which none of them does.
         corrections: folders of further datasets, mostly recorded with ``vla record --agent``; empty for none.
@@ -57,6 +58,7 @@ class DataConfig:
     stills: Annotated[int, Between(0, 10**8)] = 0
     stills_batch: Annotated[int, Between(1, 10**6)] = 32
     stills_sentences: Annotated[int, Between(1, 10**4)] = 3
+    stills_questions: Annotated[int, Between(0, 10**4)] = 0
     stills_randomize: tuple[str, ...] = ()
     stills_plain: Annotated[float, Between(0.0, 1.0)] = 0.0
     corrections: tuple[str, ...] = ()
@@ -171,7 +173,7 @@ class Recipe:
 
     def check(self) -> None:
         """Raise VlaError, naming the settings, where they do not go together: before any work is done."""
-        data, validate = self.data, self.validate
+        data, validate, trunk = self.data, self.validate, getattr(self.policy_config, "trunk", None)
         if validate.every >= 0 and not self.env:
             raise VlaError(f"--validate.every {validate.every} needs an env to play in; name it with --env")
         if data.decision_s and data.decision_steps:
@@ -180,6 +182,10 @@ class Recipe:
             raise VlaError(f"--data.stills {data.stills} needs an env to render them; name it with --env")
         if data.stills and not getattr(self.policy_config, "learns_from_stills", True):
             raise VlaError(f"--data.stills {data.stills} must be 0 for a policy that learns nothing from them")
+        if data.stills_questions and not data.stills:
+            raise VlaError(f"--data.stills_questions {data.stills_questions} asks about stills: --data.stills is 0")
+        if data.stills_questions and getattr(trunk, "type", "") != "language_model":
+            raise VlaError("answers need a trunk that speaks: --policy.trunk.type language_model")
         if self.init_share and not self.init:
             raise VlaError(f"--init_share {self.init_share} must be 0 without --init")
         if self.trunk_from:

@@ -38,7 +38,7 @@ class Recording:
     episodes: Annotated[int, Between(1, 10**7)]
     noise: Annotated[float, Between(0.0, 0.999)] = 0.0
     items: tuple[int, ...] = ()
-    kind: Literal["all", "category", "named", "any"] = "any"
+    kind: Literal["all", "category", "named", "any", "composed"] = "any"
     env_options: tuple[str, ...] = ()
     randomize: tuple[str, ...] = ()
     in_turns: bool = False

@@ -214,9 +214,10 @@ class Asker:
         """A thing that is not on the desk: half of the time like one that is, in another colour or of another kind."""
         here = {(item.color, item.noun) for item in self.items}
         like = self.items[int(self.rng.integers(len(self.items)))] if self.rng.random() < 0.5 else None
-        every = [(color, noun) for noun, colors in NOUN_COLORS.items() for color in colors]
-        free = [one for one in every if one not in here and (not like or like.color == one[0] or like.noun == one[1])]
-        return free[int(self.rng.integers(len(free)))]
+        free = [(color, noun) for noun, colors in NOUN_COLORS.items() for color in colors if (color, noun) not in here]
+        alike = [one for one in free if like and (like.color == one[0] or like.noun == one[1])]
+        among = alike or free  # whatever is like a thing of few colours may be there
+        return among[int(self.rng.integers(len(among)))]
 
     def _some(self, count: int, among: list[int] | None = None) -> list[int]:
         """A few of the items, each once."""

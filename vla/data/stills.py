@@ -153,6 +153,7 @@ class Stills:
         sentences: int,
         rng: np.random.Generator,
         paraphrase: Callable[[str, np.random.Generator], str] | None = None,
+        questions: int = 0,
     ) -> dict[str, Any]:
         """Gather scenes, and several sentences about each.
 
@@ -161,11 +162,12 @@ class Stills:
             sentences: R, how many for each scene; where it has fewer, some come twice.
             rng: picks the sentences and their wording.
             paraphrase: as for ``vla.data.frames.Windows``.
+            questions: Q, how many questions for each scene beside, of stills that have some.
 
         Returns:
-            ``images.{camera}`` uint8 (B, H, W, 3), ``state`` float32 (B, S), ``instruction`` a list of B * R strings,
-            those of one scene side by side, ``points.{camera}`` float32 (B * R, 6), ``yaws`` float32 (B * R, 4) and
-            ``offsets`` float32 (B * R, 6).
+            ``images.{camera}`` uint8 (B, H, W, 3), ``state`` float32 (B, S), ``instruction`` a list of B * (R + Q)
+            strings, those of one scene side by side and its questions last, ``points.{camera}`` float32 (B * (R + Q),
+            6), ``yaws`` float32 (B * R, 4), ``offsets`` float32 (B * R, 6) and, with questions, ``answer``, B * Q.
         """
         import torch
 
@@ -173,29 +175,25 @@ class Stills:
         picked = _picked(self.bounds, rows, sentences, rng)
         batch, texts = self._shown(rows), [self.sentences[i] for i in picked]
         batch["instruction"] = texts if paraphrase is None else [paraphrase(text, rng) for text in texts]
-        for name, points in self.points.items():
-            batch[f"points.{name}"] = torch.from_numpy(points[picked])
+        points = {name: one[picked] for name, one in self.points.items()}
+        if questions:
+            asked = _picked(self.asked, rows, questions, rng)
+            batch["instruction"] = _side_by_side(
+                np.array(batch["instruction"], object),
+                np.array([self.questions["text"][i] for i in asked], object),
+                len(rows),
+            ).tolist()
+            batch["answer"] = [self.questions["answer"][i] for i in asked]
+            points = {
+                name: _side_by_side(one, self.asked_points[name][asked], len(rows)) for name, one in points.items()
+            }
+        batch |= {f"points.{name}": torch.from_numpy(one) for name, one in points.items()}
         batch["yaws"] = torch.from_numpy(self.yaws[picked])
         batch["offsets"] = torch.from_numpy(self.offsets[picked])
         return batch
 
-    def asked_batch(self, indices: np.ndarray, questions: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Gather several questions about each scene, and where the scenes are.
-
-        Args:
-            indices: int (B,), each from 0 to ``len(self) - 1``.
-            questions: how many about each scene; where it has fewer, some come twice.
-            rng: picks them.
-
-        Returns:
-            ``images.{camera}`` and ``state`` as ``batch`` has them; ``instruction``, B * questions, those about one
-            scene side by side, ``answer`` likewise, and ``points.{camera}`` float32 (B * questions, 6).
-        """
-        rows = np.asarray(indices)
-        return self.asked_rows(rows, _picked(self.asked, rows, questions, rng))
-
     def asked_rows(self, rows: np.ndarray, picked: np.ndarray) -> dict[str, Any]:
-        """The same for questions by number, an equal count about each scene of ``rows``."""
+        """Questions by number, an equal count about each scene of ``rows``; their entries as ``batch`` has them."""
         import torch
 
         batch = self._shown(rows)
@@ -209,6 +207,12 @@ class Stills:
 
         images = {f"images.{name}": gather(frames, rows) for name, frames in self.frames.items()}
         return {**images, "state": torch.from_numpy(self.state[rows])}
+
+
+def _side_by_side(first: np.ndarray, then: np.ndarray, scenes: int) -> np.ndarray:
+    """What belongs to the same one of so many scenes in a row."""
+    parts = [one.reshape(scenes, -1, *one.shape[1:]) for one in (first, then)]
+    return np.concatenate(parts, axis=1).reshape(-1, *first.shape[1:])
 
 
 def _picked(bounds: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -89,6 +89,11 @@ class CompactTrunk(_Senses):
             ``offset_error_mm`` (see ``resampler.yaw_loss`` and ``offset_loss``).
         """
         slots, _, _, pointing = self._look(stills)
+        return self._taught(slots, pointing, stills)
+
+    def _taught(
+        self, slots: Tensor, pointing: list[list[Tensor]], stills: dict
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         tokens = self.norm(slots)
         grounding = self._pointing_loss(pointing, stills)
         assert grounding is not None

@@ -82,7 +82,10 @@ class Trunk(nn.Module, ABC):
         return {}
 
     def grounding_losses(self, stills: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What stills (see ``vla.data.stills.Stills.batch``) teach it: losses and scores by name, scalars."""
+        """What stills (see ``vla.data.stills.Stills.batch``) teach it: losses and scores by name, scalars.
+
+        Of a trunk that ``Speaks`` also ``answer``, the mean negative log-likelihood of an answer's tokens, nats.
+        """
         return {}, {}
 
 
@@ -97,11 +100,6 @@ class Speaks(Protocol):
     def points(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Where it looks for what each sentence speaks of first: camera name to (B, 3), u to the right and v down, from
         -1 to 1, and the share of the attention around that place."""
-        ...
-
-    def answer_losses(self, batch: dict[str, Any], answers: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean negative log-likelihood of each answer's tokens, (B,), nats; and by name what else the batch
-        teaches, scalars: ``pointing``, where it has ``points.{camera}``."""
         ...
 
 

@@ -44,6 +44,10 @@ class Memory:
     def __post_init__(self) -> None:
         self.new: list[tuple[Tensor, Tensor]] = []
 
+    def rows(self, which: Tensor) -> Memory:
+        """That of some of the B."""
+        return Memory([(keys[which], values[which]) for keys, values in self.layers], self.mask[which])
+
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """What a layer attends to: its earlier keys and values, and these."""
         if self.layers:
@@ -157,6 +161,11 @@ class Perceived:
     summary: Tensor
     memory: Memory
 
+    def rows(self, which: Tensor) -> Perceived:
+        """Some of the sentences, as many consecutive ones for each image; where their slots pointed is left out."""
+        of = [one[which] for one in (self.slots, self.words, self.state, self.summary)]
+        return Perceived(of[0], of[1], of[2], [], self.maps, of[3], self.memory.rows(which))
+
 
 class LanguageModelTrunk(CompactTrunk):
     """The compact trunk with a language model that reads the sentence for the slots, and then what they found.
@@ -229,34 +238,16 @@ class LanguageModelTrunk(CompactTrunk):
 
     def _hear(self, sentences: list[str]) -> tuple[Tensor, Memory]:
         """The model's last states of each sentence (B, N, width), and its keys and values."""
-        unique = list(dict.fromkeys(sentences))
-        keep = not self.training and not torch.is_grad_enabled()
-        new = [one for one in unique if one not in self._sentences] if keep else unique
-        heard = self._read(new) if new else {}
-        if keep:
-            self._sentences |= heard
-            heard = {one: self._sentences.pop(one) for one in unique}
-            self._sentences |= heard  # those asked for last are kept longest
-            while len(self._sentences) > _CACHED:
-                del self._sentences[next(iter(self._sentences))]
-        longest = max(len(states) for states, _ in heard.values())
-        rows = torch.tensor([unique.index(one) for one in sentences])
+        unique = {one: row for row, one in enumerate(dict.fromkeys(sentences))}
+        if self.training or torch.is_grad_enabled():
+            states, memory = self._read(list(unique))
+        else:
+            states, memory = self._recall(list(unique))
+        rows = torch.tensor([unique[one] for one in sentences], device=states.device)
+        return states[rows], memory.rows(rows)
 
-        def joined(tensors: list[Tensor]) -> Tensor:
-            """Padded at the end of their next to last dimension, and a row for each sentence."""
-            padded = [F.pad(one, (0, 0, 0, longest - one.shape[-2])) for one in tensors]
-            return torch.stack(padded)[rows.to(padded[0].device)]
-
-        states = joined([heard[one][0] for one in unique])
-        layers = [
-            tuple(joined([heard[one][1][index][part] for one in unique]) for part in (0, 1))
-            for index in range(len(self.reader.model.layers))
-        ]
-        lengths = torch.tensor([len(heard[one][0]) for one in unique])[rows].to(states.device)
-        return states, Memory(layers, torch.arange(longest, device=states.device) < lengths[:, None])  # type: ignore[arg-type]
-
-    def _read(self, sentences: list[str]) -> dict[str, tuple[Tensor, list[tuple[Tensor, Tensor]]]]:
-        """Each sentence's states (N, width), and its keys and values for each layer (heads, N, D)."""
+    def _read(self, sentences: list[str]) -> tuple[Tensor, Memory]:
+        """The same for sentences that differ."""
         tokens = [self.reader.ids(one)[:_LONGEST] or [self.reader.end] for one in sentences]
         device, longest = self.gate.device, max(map(len, tokens))
         ids = torch.tensor([one + [self.reader.end] * (longest - len(one)) for one in tokens], device=device)
@@ -264,20 +255,55 @@ class LanguageModelTrunk(CompactTrunk):
         nothing = Memory([], torch.ones(len(ids), 0, dtype=torch.bool, device=device))
         deepest = len(self.reader.model.layers)
         (states,), memory = self.reader.run(self.reader.embed(ids), seen, nothing, (deepest,))
-        return {
-            sentence: (states[i, : len(one)], [(k[i, :, : len(one)], v[i, :, : len(one)]) for k, v in memory.layers])
-            for i, (sentence, one) in enumerate(zip(sentences, tokens, strict=True))
-        }
+        lengths = torch.tensor([len(one) for one in tokens], device=device)
+        return states, Memory(memory.layers, torch.arange(longest, device=device) < lengths[:, None])
+
+    def _recall(self, sentences: list[str]) -> tuple[Tensor, Memory]:
+        """The same, from what was read before where that is kept."""
+        new = [one for one in sentences if one not in self._sentences]
+        if new:
+            states, memory = self._read(new)
+            for row, sentence in enumerate(new):
+                count = int(memory.mask[row].sum())
+                layers = [(keys[row, :, :count], values[row, :, :count]) for keys, values in memory.layers]
+                self._sentences[sentence] = states[row, :count], layers
+        heard = [self._sentences.pop(one) for one in sentences]
+        self._sentences |= dict(zip(sentences, heard, strict=True))  # those asked for last are kept longest
+        while len(self._sentences) > _CACHED:
+            del self._sentences[next(iter(self._sentences))]
+        lengths = torch.tensor([len(states) for states, _ in heard], device=self.gate.device)
+        longest = int(lengths.max())
+
+        def joined(tensors: list[Tensor]) -> Tensor:
+            """Padded at the end of their next to last dimension, and a row for each sentence."""
+            return torch.stack([F.pad(one, (0, 0, 0, longest - one.shape[-2])) for one in tensors])
+
+        layers = [
+            (joined([layers[index][0] for _, layers in heard]), joined([layers[index][1] for _, layers in heard]))
+            for index in range(len(self.reader.model.layers))
+        ]
+        mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
+        return joined([states for states, _ in heard]), Memory(layers, mask)
 
     def likelihood(self, batch: dict, answers: list[str]) -> Tensor:
         """The mean negative log-likelihood of the tokens of each answer to ``batch["instruction"]``, (B,), nats."""
         return self._likelihood(self.perceive(batch), answers)
 
-    def answer_losses(self, batch: dict, answers: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """See ``vla.nn.context.Speaks``."""
-        seen = self.perceive(batch)
-        pointing = self._pointing_loss(seen.pointing, batch)
-        return self._likelihood(seen, answers), {} if pointing is None else {"pointing": pointing}
+    def grounding_losses(self, stills: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """See ``CompactTrunk``; where the stills come with questions also the loss ``answer``."""
+        if "answer" not in stills:
+            return super().grounding_losses(stills)
+        seen, scenes = self.perceive(stills), len(stills["state"])
+        rows = torch.arange(len(seen.slots), device=seen.slots.device).view(scenes, -1)
+        sentences = rows.shape[1] - len(stills["answer"]) // scenes
+        said, asked = rows[:, :sentences].flatten(), rows[:, sentences:].flatten()
+        of_said = {f"points.{name}": stills[f"points.{name}"][said] for name in self.cameras}
+        pointing = [[logits[said] for logits in hop] for hop in seen.pointing]
+        losses, scores = self._taught(seen.slots[said], pointing, stills | of_said)
+        everywhere = self._pointing_loss(seen.pointing, stills)  # for what a question is about, too
+        assert everywhere is not None
+        told = self._likelihood(seen.rows(asked), stills["answer"]).mean()
+        return losses | {"grounding": everywhere, "answer": told}, scores
 
     def _likelihood(self, perceived: Perceived, answers: list[str]) -> Tensor:
         tokens = [[*self.reader.ids(one)[:_LONGEST], self.reader.end] for one in answers]

@@ -23,7 +23,7 @@ from vla.train.checks import make_policy, require_data, require_env, require_fit
 from vla.train.feed import Feed
 from vla.train.objectives import Batch, Losses, Objective, TriedOut
 from vla.train.sampling import colour_jitter, fit_normaliser, samples, to_device
-from vla.train.validate import closed_loop, held_out_loss
+from vla.train.validate import SCENES, answer_scores, closed_loop, held_out_loss
 
 
 class BehaviourCloning(Objective):
@@ -32,12 +32,12 @@ class BehaviourCloning(Objective):
     model: Policy
     normaliser: Normaliser
     folder = "agent"
-    whoever = asks = False  # whether an agent's turns in the data are drawn too, and whether stills bring questions
+    whoever = False  # whether an agent's turns in the data are drawn too
     require = staticmethod(require_data)
 
     def __init__(self, recipe: Recipe, data_dir: Path, device: torch.device, rank: int, world: int) -> None:
         super().__init__(recipe, data_dir, device, rank, world)
-        self.feed = Feed(recipe, data_dir, rank, world, device, self.whoever, self.asks)
+        self.feed = Feed(recipe, data_dir, rank, world, device, self.whoever)
         self.spec = self.feed.cache.spec
         self.notes = [*self.feed.cache.mapping, *self.feed.notes]
         self._ancestor: dict[str, Any] = {}
@@ -131,12 +131,16 @@ class BehaviourCloning(Objective):
         return [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
 
     def validate(self, loss: Callable[[Batch], Losses]) -> dict[str, float]:
-        """The loss on held-out episodes."""
-        feed = self.feed
-        if feed.held is None:
-            return {}
-        rest = (feed.share, self.recipe.seed, self.device, feed.prepare)
-        return {"validation_loss": held_out_loss(loss, feed.held, self.normaliser, *rest)}
+        """The loss on held-out episodes; of a trunk that learns answers, the share of right ones."""
+        feed, scores = self.feed, dict[str, float]()
+        if feed.held is not None:
+            rest = (feed.share, self.recipe.seed, self.device, feed.prepare)
+            scores["validation_loss"] = held_out_loss(loss, feed.held, self.normaliser, *rest)
+        return scores | self._answer_scores() if self.recipe.data.stills_questions else scores
+
+    def _answer_scores(self) -> dict[str, float]:
+        trunk: Any = self.model.trunk
+        return answer_scores(trunk, self.feed.held_questions(SCENES), self.normaliser, self.feed.prepare, self.device)
 
     def try_out(self, artefact: Agent, stopped: Callable[[], bool]) -> TriedOut | None:
         """Let the agent act on validation seeds."""

@@ -58,7 +58,6 @@ class Feed:
         rank, world: which of how many processes this is.
         device: where the data will go.
         whoever: whether frames at which an agent acted are drawn too.
-        asks: whether stills come with questions in place of sentences.
 
     Attributes:
         cache: all frames.
@@ -82,7 +81,6 @@ class Feed:
         world: int,
         device: torch.device,
         whoever: bool = False,
-        asks: bool = False,
     ) -> None:
         data, optim = recipe.data, recipe.optim
         batches = {"optim.batch_size": optim.batch_size, "data.stills_batch": data.stills_batch}
@@ -91,7 +89,7 @@ class Feed:
                 raise VlaError(f"--{name} {batch} cannot be shared by {world} processes")
         self._paraphrase = load_function(data.paraphrase) if data.paraphrase else None
         self._folder, self._recipe, self._rank, self._world, self._device = data_dir, recipe, rank, world, device
-        self._whoever, self._asks = whoever, asks
+        self._whoever = whoever
         self.share, self._stills_share = optim.batch_size // world, data.stills_batch // world
         self.cache = FrameCache.build(data_dir, columns=data.columns)
         if self._paraphrase:
@@ -126,7 +124,7 @@ class Feed:
     def prepare_stills(self) -> None:
         """Open the stills that the recipe asks for, or render them, which takes long."""
         if self._recipe.data.stills:
-            self._stills = self._built(self._recipe.data.stills, "train" if self._asks else "")
+            self._stills = self._built(self._recipe.data.stills, "train" if self._recipe.data.stills_questions else "")
             self._stills_order = SampleOrder(len(self._stills), self._recipe.seed)
             self.stills_fingerprint = self._stills.fingerprint
 
@@ -226,15 +224,12 @@ class Feed:
         return [self._still(step * each + part, rng) for part, rng in enumerate(rngs)]
 
     def _still(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
-        """This process's share of the stills of micro-batch number ``count``, with questions where they have some."""
+        """This process's share of the stills of micro-batch number ``count``."""
         stills, data = self._stills, self._recipe.data
         assert stills is not None
         begin = count * data.stills_batch + self._rank * self._stills_share
         chosen = self._stills_order.take(begin, self._stills_share)
-        if stills.questions:
-            batch = stills.asked_batch(chosen, data.stills_sentences, rng)
-        else:
-            batch = stills.batch(chosen, data.stills_sentences, rng, self._paraphrase)
+        batch = stills.batch(chosen, data.stills_sentences, rng, self._paraphrase, data.stills_questions)
         return pinned(self.prepare(batch), self._device)
 
 

@@ -1,9 +1,9 @@
-"""How good the weights are while they train: the loss on held-out episodes, and success in the closed loop."""
+"""How good the weights are while they train: loss on held-out episodes, right answers, success in the closed loop."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,14 +11,19 @@ import numpy as np
 import torch
 
 from vla.contracts import VlaError, episode_seed
+from vla.contracts.questions import ABSENT, UNSEEN
 from vla.data.frames import FrameCache, Windows
+from vla.data.stills import Stills
 from vla.eval.statistics import Rate, rate_of
+from vla.nn.context import Speaks
 from vla.normalise import Normaliser
 from vla.recipe import Recipe
 from vla.registry import EnvRef
 from vla.train.sampling import batch_rng, seed_torch, to_device
 
 BATCHES = 4
+SCENES = 48  # that are held out for questions
+_EACH, _TOGETHER = 6, 24  # questions about each scene, scenes at once
 _FIRST_PART = 2**31  # apart from the parts of any training step, so that the draws differ from training's
 
 
@@ -96,6 +101,40 @@ def held_out_loss(
         loss, _ = module(normaliser.encode(to_device(raw, device)))
         total += float(loss.mean()) / count
     return total
+
+
+@torch.no_grad()
+def answer_scores(
+    trunk: Speaks,
+    stills: Stills,
+    normaliser: Normaliser,
+    prepare: Callable[[dict[str, Any]], dict[str, Any]],
+    device: torch.device,
+) -> dict[str, float]:
+    """The share of right answers about scenes that are held out, letter by letter: of all, by kind and by words.
+
+    ``invented`` is the share of questions about absent things that got an answer, ``refused`` that of the others that
+    got none.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    for first in range(0, len(stills), _TOGETHER):
+        rows = np.arange(first, min(first + _TOGETHER, len(stills)))
+        picked = np.concatenate([_spread(stills, int(row)) for row in rows])
+        batch = to_device(prepare(stills.asked_rows(rows, picked)), device)
+        said = trunk.answer(normaliser.encode(batch))
+        for number, words, truth in zip(picked, said, batch["answer"], strict=True):
+            kind, language, split = (stills.questions[name][number] for name in ("kind", "language", "split"))
+            for name in ("accuracy", f"accuracy_{kind}", f"accuracy_{language}", f"accuracy_{split}_words"):
+                right[name].append(words == truth)
+            unseen = words == UNSEEN[language]
+            right["invented" if kind == ABSENT else "refused"].append(unseen != (kind == ABSENT))
+    return {name: float(np.mean(found)) for name, found in sorted(right.items())}
+
+
+def _spread(stills: Stills, row: int) -> np.ndarray:
+    """A few of a scene's questions, which begin elsewhere from scene to scene: of all kinds in the end."""
+    first, last = (int(one) for one in stills.asked[row : row + 2])
+    return first + (row + np.arange(_EACH) * 7) % (last - first)
 
 
 def closed_loop(recipe: Recipe, agent: Any, env: EnvRef, stopped: Callable[[], bool]) -> tuple[Rate, float]:
