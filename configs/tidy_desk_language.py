@@ -16,6 +16,10 @@ def recipe() -> StagedRecipe:
     vla train tidy_desk_language
     vla ask --env tidy_desk --seed 7 --agent runs/tidy_desk_language/agent "what is on the desk?"
     vla eval --env tidy_desk --kind composed --agent runs/tidy_desk_language/agent --episodes 100
+
+    It wants a GPU, and has not been trained to its end: 550 steps of the first stage, learning rate and all, took 318
+    seconds on one H200 with its cores busy recording, and came to 68 % of stills pointed at rightly and 32 % of 288
+    held-out questions answered rightly, 12 % of those about absent things.
     """
     base = demonstrations.recipe()
     data = replace(
@@ -58,10 +62,9 @@ def recipe() -> StagedRecipe:
         optim=replace(optim, steps=2000, decay=0.6),
     )
 
-    def noisy(name: str, episodes: int, kind: str = "any", midway: bool = False, varied: bool = False) -> Recording:
+    def noisy(name: str, episodes: int, midway: bool = False, varied: bool = False) -> Recording:
         options, axes = MIDWAY if midway else (), AXES if varied else ()
-        one = Recording(name, episodes, 0.03, (2, 5), env_options=options, randomize=axes, safe=True)
-        return replace(one, kind=kind)
+        return Recording(name, episodes, 0.03, (2, 5), env_options=options, randomize=axes, safe=True)
 
     return StagedRecipe(
         name="tidy_desk_language",
@@ -71,7 +74,7 @@ def recipe() -> StagedRecipe:
                 "acting",
                 acting,
                 (
-                    noisy("composed", 900, kind="composed"),
+                    replace(noisy("composed", 900), kind="composed"),
                     noisy("varied", 500, varied=True),
                     noisy("midway", 300, midway=True),
                 ),

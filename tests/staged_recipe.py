@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from policies.flow_config import FlowConfig
 from vla import registry
+from vla.nn.config import LanguageModelTrunkConfig
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig
 from vla.stages import Recording, Stage, StagedRecipe
 
-NAME = "tests.staged_recipe:recipe"
+NAME, ASKING = "tests.staged_recipe:recipe", "tests.staged_recipe:asking"
 
 
 def recipe() -> StagedRecipe:
@@ -36,6 +37,24 @@ def recipe() -> StagedRecipe:
 def first() -> StagedRecipe:
     """Its first stage alone."""
     return replace(recipe(), stages=recipe().stages[:1])
+
+
+def asking() -> StagedRecipe:
+    """One stage of the desk's questions, with a tiny language model."""
+    trunk = LanguageModelTrunkConfig(
+        model="tiny", layers=2, vision="test_resnet", pixels=(64, 32), map_dim=16, tokens=4, tune="full"
+    )
+    base = recipe().stages[0].recipe
+    answers = replace(
+        base,
+        env="tidy_desk",
+        objective="answers",
+        policy_config=FlowConfig(dim=32, depth=1, trunk=trunk),
+        data=replace(base.data, path="desk", stills_questions=2, stills_randomize=(), stills_plain=0.0),
+        optim=replace(base.optim, steps=1),
+    )
+    record = Recording("desk", 2, items=(2,), kind="named")
+    return StagedRecipe(name="asking", stages=(Stage("answers", answers, (record,)),))
 
 
 def every_training() -> dict[str, Recipe]:

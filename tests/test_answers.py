@@ -141,6 +141,20 @@ def test_a_thing_that_is_put_away_is_told_to_be_there(env) -> None:
     assert region_of(np.array([0.45, 0.08, 0.0])) is None
 
 
+def test_what_is_missing_is_asked_about_where_all_that_is_like_it_is_there(
+    env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One kind of thing in two colours, both on the desk, beside another kind in the same colours."""
+    now = scene(env, 3)
+    two = [one.item for one in now.placed][:2]
+    monkeypatch.setattr(
+        "envs.tidy_desk.questions.NOUN_COLORS",
+        {one.noun: (one.color,) for one in two} | {"cup": ("red",), "lid": ("blue",)},
+    )
+    asker = Asker(now, env.instruction, np.random.default_rng(0), "train")
+    assert {asker._missing() for _ in range(20)} == {("red", "cup"), ("blue", "lid")}
+
+
 def _put(env, name: str, at: tuple[float, float, float], yaw: float = 0.0) -> None:
     tabletop = env.scene.tabletop
     tabletop.data.joint(name).qpos[:] = (*at, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2))
@@ -229,6 +243,29 @@ def test_what_cannot_be_asked_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(VlaError, match="has no questions, which the objective answers learns from"):
         dots = EnvRef("tests.fake_env:DotEnv")
         Stills.build(dots, dots.spec(), 2, 0, tmp_path, progress=False, questions="train")
+
+
+def test_cloning_goes_on_asking(data: Path, agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.train.cloning.SCENES", 2)
+    train(recipe(objective="behaviour_cloning", init=str(agent / "agent")), data, tmp_path / "acting")
+    lines = [json.loads(line) for line in (tmp_path / "acting" / "train_log.jsonl").read_text().splitlines()]
+    assert {"flow", "answer", "grounding"} <= lines[0].keys() and {"accuracy", "validation_loss"} <= lines[-1].keys()
+
+
+def test_questions_stand_behind_the_sentences_of_their_scene(data: Path) -> None:
+    objective = Answers(recipe(), data, torch.device("cpu"), 0, 1)
+    objective.make(None)
+    objective.prepare()
+    (batch,) = objective.step(0)
+    stills = objective.feed._stills
+    assert stills is not None and len(batch["answer"]) == 6 and len(batch["instruction"]) == 10
+    asked = [batch["instruction"][i] for i in (2, 3, 4, 7, 8, 9)]
+    known = {text: row for row, text in enumerate(stills.questions["text"])}
+    assert all(one in known for one in asked)
+    for place, answer, text in zip((2, 3, 4, 7, 8, 9), batch["answer"], asked, strict=True):
+        same = [row for row, one in enumerate(stills.questions["text"]) if one == text]
+        assert answer in {stills.questions["answer"][row] for row in same}
+        assert any(np.allclose(batch["points.scene"][place], stills.asked_points["scene"][row]) for row in same)
 
 
 # ------------------------------------------------------------------ vla ask

@@ -100,8 +100,8 @@ def shrunken(command: str) -> list[str]:
         small += ["--policy.trunk.pixels", "32", "--data.stills", "0"]
     if words[3:5] == ["train", "tidy_desk"]:  # an hour and more: stages that are over in seconds in its place
         words[4], small = staged_recipe.NAME, ["--processes", "1", "--out", "runs/tidy_desk"]
-    if "tidy_desk_language" in words:
-        small += ["--policy.trunk.model", "tiny", "--policy.trunk.layers", "2"]
+    if words[3:5] == ["train", "tidy_desk_language"]:  # likewise
+        words[4], small = staged_recipe.ASKING, ["--processes", "1", "--out", "runs/tidy_desk_language"]
     if "finetune" in words:  # the network is that of the agent that ships
         small = ["--optim.steps", "1", "--optim.batch_size", "2"]
     if any(word.startswith("gymnasium:") for word in words):

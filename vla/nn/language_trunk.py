@@ -7,6 +7,7 @@ state see the sentence and each other both ways; an answer is causal again.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import unicodedata
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ class Reader(nn.Module):
         elif config.tune == "full":
             model.requires_grad_(True)
         self.model: Any = model
+        # transformers renamed it on the way.
+        names = inspect.signature(type(model.layers[0]).forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"
         # Its tokenizer splits a Chinese character into bytes that it has hardly seen. Each gets a row of its own, which
         # is trained: a few numbers, spread to the model's width. Those never trained on are unlikely to be said.
         self.letters = nn.Embedding(_LAST - _FIRST, _RANK)
@@ -133,9 +137,9 @@ class Reader(nn.Module):
         now = torch.cat((memory.mask, memory.mask.new_ones(len(x), count)), dim=1)
         positions = (now.long().cumsum(1) - 1).clamp(min=0)[:, -count:]
         turned = self.model.rotary_emb(x, position_ids=positions)
-        found = {}
+        found, where = {}, {"position_embeddings": turned, "position_ids": positions}
         for index, layer in enumerate(self.model.layers, start=1):
-            x = layer(x, attention_mask=seen[:, None], position_embeddings=turned, position_ids=positions, cache=memory)
+            x = layer(x, attention_mask=seen[:, None], **where, **{self._cache_name: memory})
             if index in read:
                 found[index] = self.model.norm(x)
         return [found[index] for index in read], Memory(memory.new, now)
