@@ -203,7 +203,7 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     words = [f"--{key}={value}" for key, value in small.items() if key in dict(settings(recipe))]
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
     if recipe.data.stills:
-        words += ["--data.stills=8", "--data.stills_batch=2"]
+        words += ["--data.stills=4", "--data.stills_batch=2"]
     if recipe.trunk_from:  # an agent's, of its own size
         words += ["--trunk_from="]
     if recipe.objective == "distillation":  # from an agent that ships, which has its own size
@@ -243,7 +243,8 @@ def test_every_real_network_resumes_bit_for_bit(
 ) -> None:
     data = fake_dataset(tmp_path / "data", load("tidy_desk", "cpu").spec, monkeypatch)
     words = ["--optim.steps=2", "--optim.batch_size=2", "--optim.checkpoint_every=1", "--validate.every=-1"]
-    words += ["--data.stills=0", "--data.holdout=0", "--data.paraphrase=", "--optim.warmup_steps=0"]
+    words += ["--data.stills=0", "--data.stills_questions=0", "--data.holdout=0", "--data.paraphrase="]
+    words += ["--optim.warmup_steps=0"]
     words += ["--init=", "--init_share=0", "--trunk_from=", "--data.corrections="]
     recipe = with_overrides(recipe, words)
     train(recipe, data, tmp_path / "whole")

@@ -140,7 +140,8 @@ class BehaviourCloning(Objective):
 
     def _answer_scores(self) -> dict[str, float]:
         trunk: Any = self.model.trunk
-        return answer_scores(trunk, self.feed.held_questions(SCENES), self.normaliser, self.feed.prepare, self.device)
+        scenes = min(SCENES, self.recipe.data.stills)
+        return answer_scores(trunk, self.feed.held_questions(scenes), self.normaliser, self.feed.prepare, self.device)
 
     def try_out(self, artefact: Agent, stopped: Callable[[], bool]) -> TriedOut | None:
         """Let the agent act on validation seeds."""

@@ -22,7 +22,7 @@ from vla.registry import EnvRef
 from vla.train.sampling import batch_rng, seed_torch, to_device
 
 BATCHES = 4
-SCENES = 48  # that are held out for questions
+SCENES = 48  # that are held out for questions, at most as many as are trained on
 _EACH, _TOGETHER = 6, 24  # questions about each scene, scenes at once
 _FIRST_PART = 2**31  # apart from the parts of any training step, so that the draws differ from training's
 
