@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.fake_env import CHINESE, COLOURS, DotEnv
 from vla.contracts import VlaError, episode_seed
 from vla.data.stills import Stills, _picked
 from vla.data.stills import _name as stills_name
+from vla.host.files import claimed
 from vla.host.parallel import SlotPool
 from vla.perturb import axes as perturb
 from vla.registry import EnvRef
@@ -254,6 +256,23 @@ def test_an_interruption_is_prompt_and_says_what_is_kept(tmp_path: Path) -> None
         said = process.stdout.read()
         assert process.wait() != 0 and time.monotonic() - since < 2.0
     assert "the stills so far are kept" in said
+
+
+@pytest.mark.parametrize("does", ["render_slowly()", "claims(Path(sys.argv[1]))"])
+def test_a_script_without_a_guard_is_told_and_does_not_hang(does: str, tmp_path: Path) -> None:
+    """Its workers read it first, and would wait for the lock that it holds."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nfrom pathlib import Path\nfrom tests.test_stills import *\n{does}\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, str(script), str(tmp_path / "out")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0 and 'put what it does under if __name__ == "__main__":' in done.stderr
+
+
+def claims(folder: Path) -> None:
+    """Work in a folder, in two processes."""
+    with claimed(folder, "a test"), closing(SlotPool(DotEnv, 2, 2)) as pool:
+        pool.call({0: ("reset",), 1: ("reset",)})
 
 
 def render_slowly() -> None:

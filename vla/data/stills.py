@@ -30,7 +30,7 @@ from vla.contracts import EnvSpec, Observation, ReferringExpression, VlaError, e
 from vla.contracts.abilities import AnswersQuestions, Refers, points_of, tasks_of
 from vla.data.caches import gather, mapped, reserve
 from vla.host.files import regular
-from vla.host.parallel import SlotPool, available_cpus
+from vla.host.parallel import SlotPool, available_cpus, require_guarded_main
 from vla.host.provenance import source_sha256
 from vla.perturb import axes as perturb
 from vla.perturb.sensors import NoisySensors
@@ -114,6 +114,7 @@ class Stills:
         Raises:
             VlaError: the env refers to nothing, asks nothing, has another spec or can't do an axis; the disk is full.
         """
+        require_guarded_main()
         identity = {"env": env.name, "env_spec": json.loads(json.dumps(spec.to_dict())), "count": count, "seed": seed}
         identity |= {"randomize": sorted(randomize)} if randomize else {}
         identity |= {"env_options": env.options} if env.options else {}

@@ -136,6 +136,9 @@ def claimed(folder: Path, doing: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    from vla.host.parallel import require_guarded_main
+
+    require_guarded_main()
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,18 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def require_guarded_main() -> None:
+    """Raise VlaError in a worker that has only come to read the script which started it, and is made to start anew.
+
+    Without this it would wait for a lock that the process which waits for it holds.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise VlaError(
+            "this script works with several processes, and each of them reads it first: put what it does under "
+            'if __name__ == "__main__":'
+        )
+
+
 class SlotPool:
     """Calls methods on the objects of many slots side by side.
 
@@ -72,10 +84,11 @@ class SlotPool:
         workers: number of processes; more than ``slots`` is of no use and is reduced.
 
     Raises:
-        VlaError: fewer than one slot or worker, or processes cannot be started.
+        VlaError: fewer than one slot or worker, processes cannot be started, or see ``require_guarded_main``.
     """
 
     def __init__(self, factory: Callable[[], Any] | Sequence[Callable[[], Any]], slots: int, workers: int = 1) -> None:
+        require_guarded_main()
         if slots < 1 or workers < 1:
             raise VlaError(f"slots and workers must be at least 1, and are {slots} and {workers}")
         self.slots, self.workers = slots, min(workers, slots)
