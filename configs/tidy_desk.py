@@ -8,6 +8,20 @@ from vla.stages import Recording, Stage, StagedRecipe
 
 AXES = ("camera", "light", "texture", "distractors", "layout", "state", "noise")
 MIDWAY = ("stage=midway",)
+DATA = replace(
+    demonstrations.recipe().data,
+    path="desk",
+    record_command="",
+    stills=16_000,
+    stills_randomize=AXES,
+    stills_plain=0.5,
+)
+
+
+def noisy(name: str, episodes: int, midway: bool = False, varied: bool = False) -> Recording:
+    """Demonstrations with noise, that begin in the middle or in scenes that vary where that is said."""
+    options, axes = MIDWAY if midway else (), AXES if varied else ()
+    return Recording(name, episodes, 0.03, (2, 5), env_options=options, randomize=axes, safe=True)
 
 
 def recipe() -> StagedRecipe:
@@ -22,16 +36,7 @@ def recipe() -> StagedRecipe:
     ``--scale 0.25 --processes 1`` and far fewer steps (400, 180, 25 and 40): that agent succeeds in none of 20
     held-out episodes (0 to 16 %), and its slots point right in 60 % of stills. It shows that the stages work.
     """
-    base = demonstrations.recipe()
-    data = replace(
-        base.data,
-        path="desk",
-        record_command="",
-        stills=16_000,
-        stills_batch=32,
-        stills_randomize=AXES,
-        stills_plain=0.5,
-    )
+    base, data = demonstrations.recipe(), replace(DATA, stills_batch=32)
     optim = OptimConfig(batch_size=48, log_every=50, checkpoint_every=100, lr=1e-3, weight_decay=0.05, decay=0.0)
     base = replace(base, data=data, validate=ValidateConfig(every=-1))
     grounding = replace(base, objective="grounding", optim=replace(optim, steps=1500, warmup_steps=100))
@@ -56,10 +61,6 @@ def recipe() -> StagedRecipe:
         data=replace(cloning.data, corrections=second, corrections_share=0.85),
         optim=replace(optim, steps=1600, warmup_steps=20, decay=0.8),
     )
-
-    def noisy(name: str, episodes: int, midway: bool = False, varied: bool = False) -> Recording:
-        options, axes = MIDWAY if midway else (), AXES if varied else ()
-        return Recording(name, episodes, 0.03, (2, 5), env_options=options, randomize=axes, safe=True)
 
     def corrected(name: str, episodes: int, varied: bool = False, whole: bool = False) -> Recording:
         one = Recording(name, episodes, 0.02, (2, 5), randomize=AXES if varied else (), in_turns=True, safe=True)

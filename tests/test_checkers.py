@@ -17,7 +17,6 @@ from tests.benchmarks.bench_checkers import POLICIES, succeeds
 from vla import registry
 
 SEEDS = {"pens": 3, "blocks": 12, "waste": 5}
-OVER = (0.0, 1.0, 0.0, 0.0)  # half a turn around x: upside down
 
 
 @pytest.fixture(scope="module")

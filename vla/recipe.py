@@ -184,7 +184,7 @@ class Recipe:
             raise VlaError(f"--data.stills {data.stills} must be 0 for a policy that learns nothing from them")
         if data.stills_questions and not data.stills:
             raise VlaError(f"--data.stills_questions {data.stills_questions} asks about stills: --data.stills is 0")
-        if data.stills_questions and getattr(trunk, "type", "") != "language_model":
+        if data.stills_questions and not getattr(trunk, "speaks", False):
             raise VlaError("answers need a trunk that speaks: --policy.trunk.type language_model")
         if self.init_share and not self.init:
             raise VlaError(f"--init_share {self.init_share} must be 0 without --init")

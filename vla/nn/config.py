@@ -102,6 +102,7 @@ class LanguageModelTrunkConfig:
 
     type: Literal["language_model"] = "language_model"
     points: ClassVar[bool] = True
+    speaks: ClassVar[bool] = True
 
     model: str = "smollm2"
     layers: Annotated[int, Between(0, 256)] = 12
