@@ -8,6 +8,7 @@ noises are drawn for each encoded observation, since the head is cheap next to t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,11 @@ GUIDED_STEPS = 4  # at least, where the flow is guided: each takes a part of the
 class FlowHead(nn.Module):
     """The velocity field: noisy chunk (B, chunk, A), time (B,), C contexts → velocity (B, chunk, A).
 
-    B is a multiple of C; consecutive rows share a context.
+    B is a multiple of C; consecutive rows share a context. The ``config`` has ``chunk``, ``actions_per_token``,
+    ``dim``, ``depth`` and ``heads``, as a ``FlowConfig`` has.
     """
 
-    def __init__(self, config: FlowConfig, action_dim: int) -> None:
+    def __init__(self, config: Any, action_dim: int) -> None:
         super().__init__()
         if config.chunk % config.actions_per_token:
             raise VlaError(f"actions_per_token {config.actions_per_token} does not divide chunk {config.chunk}")

@@ -18,6 +18,7 @@ import numpy as np
 
 from vla.contracts import Chunk, Env, EnvSpec, Observation, StepResult, VlaError
 from vla.control.history import PRESENT, History, everywhere
+from vla.control.plans import Plans
 from vla.control.playback import Delay, actions_in, pending, playback_of, rolled_forward
 from vla.control.timeline import Target, Timeline
 from vla.perturb.latency import Delays, hold_still
@@ -70,6 +71,9 @@ class Runner:
             goes on, and what the new one says of the time before is skipped.
         dt: seconds between two actions of the env; None means the agent's.
 
+    A policy of two systems (with a ``plan_rate_hz``) is shown beside the present what its System 2 has answered by
+    now, as ``past``: there plans are late, by the perturbation ``latency`` or ``latency_s``, and not chunks.
+
     Attributes:
         actor: what answers in this episode: the agent, or its memory.
         execute: how many actions of a chunk are played before the next look.
@@ -100,6 +104,8 @@ class Runner:
         self._delays = Delays(harder["latency"], self._dt, seed) if "latency" in harder else None
         self._sensors = NoisySensors(agent.spec, harder["noise"], seed) if "noise" in harder else None
         self._begun = False
+        rate = getattr(getattr(agent, "config", None), "plan_rate_hz", None)
+        self._plans = Plans(rate, self._plan_delay) if rate is not None else None
 
     @property
     def noise_seed(self) -> int:
@@ -113,6 +119,9 @@ class Runner:
             if self._timeline.hold is None:
                 self._timeline.hold = hold_still(self.agent.spec, observation)
         seen = everywhere(self._sensors, observation) if self._sensors else observation
+        if self._plans is not None:
+            now = replace(seen, past=())
+            seen = replace(seen, past=(self._plans.look(now),))
         if not (self._playback.guides or self._playback.rolls):
             return seen
         spec, sure = self.agent.spec, self._delay.actions
@@ -139,6 +148,10 @@ class Runner:
                 f"execute must lie between 1 and the chunk's {len(chunk.actions)} actions, and is {self.execute}"
             )
         self.decisions += 1
+        if self._plans is not None:  # System 1 answers at once, as soon as there is a plan
+            self._timeline.push(chunk, chunk.time, max(chunk.time, self._plans.first_s))
+            self._length = len(chunk.actions)
+            return
         late = self._delays.next() if self._delays else 0.0
         if self._aware:
             begin, arrival = chunk.time + self._ahead * chunk.dt, chunk.time + late + self._latency_s
@@ -148,6 +161,9 @@ class Runner:
             begin = chunk.time + late
             self._timeline.push(chunk, begin, begin + self._latency_s)
         self._length = len(chunk.actions)
+
+    def _plan_delay(self) -> float:
+        return (self._delays.next() if self._delays else 0.0) + self._latency_s
 
     def at(self, t: float) -> Target | None:
         """What is to be done at time ``t``, in seconds on the observations' clock; see ``Timeline.at``."""

@@ -297,6 +297,8 @@ class Windows:
             count ``decision_repeat`` times. There the sentence decides where to go; later the arm's own place gives
             it away, and a policy that sees mostly such frames learns to look at the nearest thing, not to read.
         whoever: whether windows begin at an agent's frames too: for what does not learn their actions.
+        plan_steps: of a policy of two systems: what it sees are two frames, the first up to so many before the second,
+            drawn for each window. ``observation_steps`` is not heeded then.
 
     Raises:
         VlaError: if ``episodes`` names one that is not there, or none.
@@ -313,6 +315,7 @@ class Windows:
         decision_repeat: int = 1,
         observation_steps: tuple[int, ...] = (0,),
         whoever: bool = False,
+        plan_steps: int | None = None,
     ) -> None:
         count = len(cache.bounds) - 1
         chosen = list(range(count)) if episodes is None else list(episodes)
@@ -324,7 +327,7 @@ class Windows:
                 f"{sub_instruction_probability}"
             )
         self.cache, self.chunk, self.sub_instruction_probability = cache, chunk, sub_instruction_probability
-        self.paraphrase, self.observation_steps = paraphrase, observation_steps
+        self.paraphrase, self.observation_steps, self.plan_steps = paraphrase, observation_steps, plan_steps
         rows = np.concatenate([np.arange(cache.bounds[e], cache.bounds[e + 1]) for e in chosen])
         self.frames_once = rows if whoever else rows[cache.columns["by_expert"][rows] > 0]
         decisive = self.frames_once[_frames_since_new_task(cache)[self.frames_once] < decision_steps]
@@ -345,19 +348,36 @@ class Windows:
             SI units, nothing normalised: ``images.{camera}`` uint8 (B, H, W, 3), ``state`` float32 (B, S),
             ``actions`` float32 (B, chunk, A) absolute, ``valid`` bool (B, chunk), ``instruction`` a list of B
             strings, ``points.{camera}`` float32 (B, 6). Of K > 1 ``observation_steps``, images are (B, K, H, W, 3) and
-            states (B, K, S).
+            states (B, K, S). With ``plan_steps`` K is 2, and there is ``doing``, a list of B sub-instructions at the
+            first of the two.
         """
         rows = self.starts[np.asarray(indices)]
+        if self.plan_steps is not None:
+            return self._planned(rows, rng)
         return self.seen(rows) | self.targets(rows) | {"instruction": self.words(rows, rng)} | self._points(rows)
+
+    def _planned(self, rows: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+        """``batch`` for two systems."""
+        words, cache = self.words(rows, rng), self.cache
+        ages = rng.integers(0, self.plan_steps, len(rows), endpoint=True)
+        before = np.maximum(rows - ages, self._first(rows))
+        doing = [cache.sub_instructions[which] for which in cache.columns["sub_instruction"][before]]
+        seen = self._seen(np.stack((before, rows), axis=1))
+        return seen | self.targets(rows) | {"instruction": words, "doing": doing} | self._points(rows)
+
+    def _first(self, rows: np.ndarray) -> np.ndarray:
+        """The first frame of each one's episode, int (B,)."""
+        return self.cache.bounds[np.searchsorted(self.cache.bounds, rows, side="right") - 1]
 
     def seen(self, rows: np.ndarray) -> dict[str, Any]:
         """Images and states at frames ``rows``, int (B,), as ``batch`` has them."""
+        if self.observation_steps == (0,):
+            return self._seen(rows)
+        return self._seen(np.maximum(rows[:, None] + self.observation_steps, self._first(rows)[:, None]))
+
+    def _seen(self, seen: np.ndarray) -> dict[str, Any]:
         import torch
 
-        seen = rows
-        if self.observation_steps != (0,):
-            first = self.cache.bounds[np.searchsorted(self.cache.bounds, rows, side="right") - 1]
-            seen = np.maximum(rows[:, None] + self.observation_steps, first[:, None])
         images = {f"images.{name}": self._pictures(name, seen) for name in self.cache.frames}
         return {**images, "state": torch.from_numpy(self.cache.columns["state"][seen])}
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vla.contracts import VlaError
 from vla.nn.context import Context, Trunk
 
 
@@ -70,6 +71,13 @@ class Policy(nn.Module, ABC):
             state: normalised, (N, S).
             actions: normalised, (N, chunk, A).
         """
+
+    def take_over(self, other: Policy) -> None:
+        """Begin with the weights of another kind of policy, as far as the two have parts in common.
+
+        Raises VlaError where they have not, as most.
+        """
+        raise VlaError(f"policy {type(self).__name__} does not begin from a {type(other).__name__}")
 
     def bases(self) -> dict[str, dict[str, Any]]:
         """Models of others that it is built on, see ``vla.bundle``; here its trunk's."""

@@ -80,8 +80,15 @@ class BehaviourCloning(Objective):
 
     def _start_from(self, agent: Agent) -> None:
         """Take over an agent's weights, and its statistics, which belong to them."""
-        require_fits(agent, self.recipe, self.spec)
-        self.model.load_state_dict(agent.policy.state_dict())
+        if agent.policy_name != self.recipe.policy and not self.recipe.init_share:
+            agent.spec.require(self.spec, f"agent {self.recipe.init}", "the dataset")
+            try:
+                self.model.take_over(agent.policy)
+            except VlaError as error:
+                raise VlaError(f"agent {self.recipe.init} can't be where this run starts from: {error}") from error
+        else:
+            require_fits(agent, self.recipe, self.spec)
+            self.model.load_state_dict(agent.policy.state_dict())
         if self.recipe.init_share:
             self._initial = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
         self.normaliser, self._ancestor = agent.normaliser, agent.provenance | {"hash": agent.hash}

@@ -97,8 +97,10 @@ class Feed:
         chunk = recipe.policy_config.chunk
         kept, held, self.notes = hold_out(self.cache, data.only_success, data.holdout)
         self._looks_back = observation_steps(recipe.policy_config)
+        self._plan_steps = getattr(recipe.policy_config, "plan_steps", None)
         self.windows = self._windows_of(self.cache, kept)
-        self.held = Windows(self.cache, chunk, 0.0, held, observation_steps=self._looks_back) if held else None
+        back = (self._looks_back, False, self._plan_steps)
+        self.held = Windows(self.cache, chunk, 0.0, held, None, 0, 1, *back) if held else None
         self.fingerprint = self.cache.fingerprint
         self._parts = [_Part(self.windows, SampleOrder(len(self.windows), recipe.seed), self.share)]
         if data.corrections:
@@ -157,9 +159,10 @@ class Feed:
 
     def _windows_of(self, cache: FrameCache, episodes: list[int] | None) -> Windows:
         data, chunk = self._recipe.data, self._recipe.policy_config.chunk
-        drawn = (data.sub_instruction_probability, episodes, self._paraphrase)
+        drawn = (cache, chunk, data.sub_instruction_probability, episodes, self._paraphrase)
         decision_steps = data.decision_steps or round(data.decision_s / cache.spec.dt)
-        return Windows(cache, chunk, *drawn, decision_steps, data.decision_repeat, self._looks_back, self._whoever)
+        repeat, whoever = data.decision_repeat, self._whoever
+        return Windows(*drawn, decision_steps, repeat, self._looks_back, whoever, self._plan_steps)
 
     def _add_corrections(self) -> None:
         data = self._recipe.data
