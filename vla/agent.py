@@ -130,9 +130,11 @@ class Agent(Actor):
         generators = [torch.Generator().manual_seed(seed) for seed in noise_seeds]
         with _threads(self.threads if self.device.type == "cpu" else None):
             sampler = self.policy if "pending" in batch else self.graph or self.policy  # a graph is never guided
-            answer = sampler.sample(self.normaliser.encode(batch), generators).actions
-            actions = self.normaliser.decode(answer, present(batch["state"])).float().cpu().numpy()
-        return [Chunk(a, self.spec.dt, o.time, self.execute) for a, o in zip(actions, observations, strict=True)]
+            answer = sampler.sample(self.normaliser.encode(batch), generators)
+            actions = self.normaliser.decode(answer.actions, present(batch["state"])).float().cpu().numpy()
+        words = answer.words or [""] * len(observations)
+        each = zip(actions, observations, words, strict=True)
+        return [Chunk(a, self.spec.dt, o.time, self.execute, said) for a, o, said in each]
 
     @torch.inference_mode()
     def ask(self, observation: Observation, question: str) -> Told:

@@ -80,6 +80,7 @@ class Runner:
         every: how many actions the env plays from one look to the next.
         decisions: how many chunks were pushed.
         step: how many actions were played.
+        said: what the agent said that it does, whenever that was something new, each with the observation's time [s].
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Runner:
         self.agent, self.seed, self.actor = agent, seed, agent.begin()
         self.execute, self.every = pace(agent, execute, dt)
         self.decisions = self.step = 0
+        self.said: list[tuple[float, str]] = []
         self._playback, self._delay, self._ahead = playback_of(playback or "receding"), Delay(), 0
         self._aware, self._length = playback is not None, getattr(getattr(agent, "config", None), "chunk", EXECUTE)
         self._dt, self._latency_s = dt or agent.spec.dt, latency_s
@@ -148,6 +150,8 @@ class Runner:
                 f"execute must lie between 1 and the chunk's {len(chunk.actions)} actions, and is {self.execute}"
             )
         self.decisions += 1
+        if chunk.words and (not self.said or self.said[-1][1] != chunk.words):
+            self.said.append((chunk.time, chunk.words))
         if self._plans is not None:  # System 1 answers at once, as soon as there is a plan
             self._timeline.push(chunk, chunk.time, max(chunk.time, self._plans.first_s))
             self._length = len(chunk.actions)

@@ -85,6 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how late chunks are played: receding, ensemble, guided, prefix, forward "
         "(default: each from its first action on)",
     )
+    add(
+        "--planner",
+        metavar="MODEL@URL",
+        help="a model behind an OpenAI-compatible endpoint that tells the agent each step (default: none)",
+    )
     add("--slots", type=int, default=8, metavar="N", help="episodes side by side: the policy's batch (default: 8)")
     add("--env-option", action="append", metavar="NAME=VALUE", help="for the env, e.g. cameras_px=224; may be repeated")
     add(
@@ -148,6 +153,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         items=args.items,
         execute=args.execute,
         playback=args.playback,
+        planner=args.planner,
         videos=args.videos,
         check=args.check,
         agent=args.agent,
@@ -296,6 +302,8 @@ def _repeat(args: argparse.Namespace) -> int:
         takes = ", ".join(f"--{name}" for name in REPEAT_TAKES[1:])
         raise VlaError(f"--repeat takes the settings of the file: leave out {refused[0]} (it goes with {takes})")
     recording = read_recording(args.repeat, args.workers, args.env)
+    if recording.config.planner:
+        raise VlaError(f"it was planned by {recording.config.planner}, outside, whose answers can't be repeated")
     folder = (args.repeat if args.repeat.is_dir() else args.repeat.parent).resolve()
     out = args.out or Path("runs") / f"repeat_{folder.name}"
     if out.resolve() == folder:
@@ -334,7 +342,10 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
     from vla.paths import shipped_agent
     from vla.registry import split_argument
     from vla.rollout.load import load_actor, require_device
+    from vla.rollout.planner import Endpoint, Planned
 
+    if config.planner is not None:
+        return Planned(_load_agent(name, replace(config, planner=None), threads), Endpoint(config.planner))
     if name is not None and name.startswith(SERVED):
         from vla.serve.client import RemoteAgent
 

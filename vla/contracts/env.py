@@ -82,12 +82,14 @@ class Chunk:
         dt: seconds between two actions.
         time: the time of the observation that this chunk answers, in seconds.
         execute: how many of the actions the policy would have played before it looks again; None for all of them.
+        words: what the policy says that it does, where it says anything: a sub-instruction.
     """
 
     actions: np.ndarray
     dt: float
     time: float = 0.0
     execute: int | None = None
+    words: str = ""
 
 
 @dataclass

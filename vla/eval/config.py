@@ -40,6 +40,7 @@ class EvalConfig:
         agent: what names the agent, as ``vla eval --agent`` takes it; None for the one that ships. Noted only.
         playback: how its chunks are played, a name of ``vla.control.playback``, whose ways know of the delay that the
             perturbation ``latency`` makes; None plays each from its first action on when it comes.
+        planner: what tells the agent each step, see ``vla.rollout.planner``; None for nobody.
         device: where the agent runs, as ``vla eval --device`` takes it; None for a GPU if there is one. Noted only.
         env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
         perturb: what is made harder, axis to strength; see ``vla.perturb``.
@@ -67,6 +68,7 @@ class EvalConfig:
     more_seeds: list[int] = field(default_factory=list)
     device: str | None = None
     playback: str | None = None
+    planner: str | None = None
 
     @property
     def seeds(self) -> list[int]:

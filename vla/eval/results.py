@@ -117,6 +117,7 @@ def _detail(result: EpisodeResult) -> dict[str, Any]:
         "reason": result.reason,
         "why": result.why,
         "error": result.error,
+        **({"said": [[round(at, 2), text] for at, text in result.said]} if result.said else {}),
     }
 
 

@@ -271,7 +271,8 @@ class _Run:
             for result in turn.ended:
                 self.finished[lane][result.index] = result
                 self._queues[lane].popleft()
-                self._running.pop(lane, None)
+                if running := self._running.pop(lane, None):
+                    result.said = running.runner.said
                 if self._on_episode is not None:
                     self._on_episode(result)
                 self._require_some_unraised(self._lanes[lane].env.name)

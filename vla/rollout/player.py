@@ -65,6 +65,7 @@ class EpisodeResult:
         swapped_to: the item that the swapped instruction names.
         safety: the largest value of each measure of safety, ``drops`` counted; empty where the env has none.
         violations: the measures that went beyond the env's limits.
+        said: what the agent said that it did, each with its time [s]; see ``vla.runner.Runner``.
     """
 
     index: int
@@ -89,6 +90,7 @@ class EpisodeResult:
     swapped_to: str | None = None
     safety: dict[str, float] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
+    said: list[tuple[float, str]] = field(default_factory=list)
 
 
 @dataclass

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vla.commands.bench import played
+
 EPILOG = """\
 examples:
   vla bench families --env tidy_desk tidy_desk runs/tidy_desk_diffusion runs/tidy_desk_parallel --kind named
@@ -87,28 +89,15 @@ def _trained(args: argparse.Namespace, name: str, command: str) -> str:
 
 def _evaluated(args: argparse.Namespace, name: str, where: str, console: Any) -> Path:
     """Where the agent's evaluation lies; one that is finished is not played again."""
-    import torch
-
-    from vla.agent import load
     from vla.eval.config import EvalConfig
-    from vla.eval.evaluate import evaluate
-    from vla.host.progress import EpisodeBar
     from vla.perturb import axes
 
-    torch.set_num_threads(1)  # as vla eval does: see there
     config = EvalConfig(
         args.env, args.episodes, args.seed, args.workers, kind=args.kind, videos=0, agent=where,
         perturb=axes.parse(args.perturb) if args.perturb else {},
     )  # fmt: skip
     out = args.out / "eval" / name.strip("/.").replace("/", "_")
-    words = ["vla", "eval", "--env", args.env, "--agent", where, "--episodes", args.episodes, "--seed", args.seed]
-    words += ["--kind", args.kind] if args.kind else []
-    words += ["--perturb", args.perturb] if args.perturb else []
-    command = shlex.join(map(str, [*words, "--videos", 0, "--out", out]))
-    with EpisodeBar(console) as bar:
-        evaluate(
-            config, load(where), out, command, lambda result: bar.count(result.success), bar.stage, keep=True
-        )  # fmt: skip
+    played(console, config, out)
     return out
 
 
