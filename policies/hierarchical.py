@@ -167,13 +167,20 @@ class HierarchicalPolicy(Policy):
     def sample(self, batch: dict, generators: Sequence[torch.Generator]) -> Sampled:
         """Normalised chunks for a normalised batch of observations, two each as in ``loss``; nothing is drawn.
 
-        Its ``words`` are System 2's, where ``follow_words`` has them said.
+        Its ``words`` are System 2's, where ``follow_words`` has them said. Of a batch with a ``latent`` System 2 has
+        been asked before.
         """
         before, now = _apart(batch)
-        planned = self._plan(before)
-        words = self.speech.say(planned) if self.config.follow_words and self.speech is not None else None
-        context = self.perceive(now, self.latent(planned), words or batch["instruction"])
+        latent, words = (batch["latent"], batch["plan_words"]) if "latent" in batch else self.plan(before)
+        context = self.perceive(now, latent, words or batch["instruction"])
         return Sampled(self.decide(context), words=words)
+
+    @torch.no_grad()
+    def plan(self, batch: dict) -> tuple[Tensor, list[str] | None]:
+        """System 2's latents (B, D) for B normalised observations, and its words where System 1 follows them."""
+        planned = self._plan(_apart(batch)[1])
+        words = self.speech.say(planned) if self.config.follow_words and self.speech is not None else None
+        return self.latent(planned), words
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Matrices and kernels decay; biases, norms, embeddings and tokens do not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,16 @@ from tests.fake_env import DotEnv
 from tests.test_heads import trained
 from tests.test_policies import SPEC, normaliser, raw_batch
 from tests.test_train import fake_dataset
+from vla.agent import Agent
 from vla.cli import main
-from vla.contracts import Chunk, Observation, VlaError
+from vla.contracts import Chunk, Observation, Plan, VlaError
 from vla.control.plans import Plans
 from vla.data.frames import FrameCache, Windows
+from vla.nn.config import LanguageModelTrunkConfig
 from vla.nn.context import Context
 from vla.nn.flow import integrate
 from vla.nn.speech import Speech
+from vla.robots.planning import Planning
 from vla.runner import Runner
 
 TINY = HierarchicalConfig.tiny()
@@ -116,6 +120,18 @@ def test_system_2s_moment_reaches_the_actions_through_the_latent_alone() -> None
     assert torch.equal(first, second)
 
 
+def test_a_language_model_can_be_system_2() -> None:
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"vision": "tiny", "pixels": (64, 32), "map_dim": 16, "glimpse": 8}
+    trunk = LanguageModelTrunkConfig(model="tiny", layers=2, tokens=4, **sizes)
+    policy, batch = HierarchicalPolicy(replace(TINY, trunk=trunk, follow_words=True), SPEC), two_moments()
+    policy.loss(batch)[0].mean().backward()
+    assert any(p.grad is not None and p.grad.any() for p in policy.latent.parameters())
+    answer = policy.eval().sample(batch, [torch.Generator()] * 4)
+    assert answer.actions.shape == (4, 16, 3) and answer.words is not None and len(answer.words) == 4
+
+
 def test_the_head_acts_on_newer_joints_than_the_images() -> None:
     policy, batch = HierarchicalPolicy(TINY, SPEC).eval(), raw_batch()
     encoded = normaliser(batch).encode(batch)
@@ -144,6 +160,59 @@ def test_words_are_learnt_in_two_scripts_and_said_again() -> None:
     bytes_of = [len(text.encode()) + 1 for text in sentences]
     mean = sum(float(one) * count for one, count in zip(alone, bytes_of, strict=True)) / sum(bytes_of)
     assert float(speech.loss(context, sentences, 2)) == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_plan_asked_apart_is_the_one_within() -> None:
+    torch.manual_seed(0)
+    policy, raw = HierarchicalPolicy(replace(TINY, follow_words=True), SPEC), raw_batch()
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    agent = Agent(policy, normaliser(raw), SPEC, "hierarchical")
+    before, now = (
+        Observation({c.name: raw[f"images.{c.name}"][i].numpy() for c in SPEC.cameras}, raw["state"][i].numpy(), "tidy")
+        for i in range(2)
+    )
+    whole = agent.act(replace(now, past=(before,)), 0)
+    apart = agent.act(replace(now, plan=agent.plan(before)), 0)
+    assert np.allclose(whole.actions, apart.actions, atol=1e-5) and whole.words == apart.words
+    assert not np.allclose(whole.actions, agent.act(replace(now, plan=agent.plan(now)), 0).actions, atol=1e-5)
+    flow = FlowPolicy(FlowConfig.tiny(), SPEC)
+    with pytest.raises(VlaError, match="not of two systems"):
+        Agent(flow, normaliser(raw), SPEC, "flow").plan(now)
+
+
+class Planner:
+    """Plans at once, and fails when it is told to."""
+
+    config, spec, fails = replace(TINY, plan_rate_hz=100.0), SPEC, False
+
+    def plan(self, observation: Observation) -> Plan:
+        if self.fails:
+            raise ValueError("no\nmore")
+        return Plan(np.zeros(2, np.float32), "go", observation.time)
+
+
+def test_plans_beside_a_robot_are_the_newest_or_none() -> None:
+    agent, seen = Planner(), Observation({}, np.zeros(1), "", 1.0)
+    shown: list[Observation | None] = [None]
+    planning = Planning(agent, lambda: shown[0])  # type: ignore[arg-type]
+    planning.start()
+    assert planning.newest(1.0) is None
+    for time_s in (1.0, 2.0):
+        shown[0] = replace(seen, time=time_s)
+        until = time.monotonic() + 20.0
+        while (plan := planning.newest(time_s)) is None or plan.time != time_s:
+            assert time.monotonic() < until
+            time.sleep(0.002)
+    assert plan.words == "go" and planning.seconds < 5.0 and not planning.problem
+    assert planning.newest(2.0 + 2 * 12 * 0.1 + 1.1) is None, "nothing was trained on a plan that old"
+    agent.fails = True
+    until = time.monotonic() + 20.0
+    while not planning.problem and time.monotonic() < until:
+        time.sleep(0.002)
+    assert planning.problem.startswith("System 2 failed: ValueError: no more") and "\n" not in planning.problem
+    planning.stop()
 
 
 @pytest.fixture

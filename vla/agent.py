@@ -23,10 +23,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vla import bundle, paths, registry
 from vla import config as configs
-from vla.contracts import Chunk, EnvSpec, Observation, Pending, VlaError
+from vla.batch import batch_of
+from vla.contracts import Chunk, EnvSpec, Observation, Plan, VlaError
 from vla.contracts.questions import Told, things_in
 from vla.control.history import observation_steps
-from vla.control.playback import weights
 from vla.host.files import read_json, require_keys, whole_folder, write_atomically
 from vla.host.provenance import file_sha256
 from vla.nn.context import Speaks
@@ -117,14 +117,9 @@ class Agent(Actor):
         """
         for observation in observations:
             observation.check(self.spec)
-        seen = [[*one.past, one] for one in observations]
-        batch: dict[str, Any] = {
-            f"images.{camera.name}": self._gathered([[o.images[camera.name] for o in one] for one in seen])
-            for camera in self.spec.cameras
-        }
-        batch["state"] = self._gathered([[o.state for o in one] for one in seen]).float()
-        batch["instruction"] = [o.instruction for o in observations]
-        batch |= self._pending([o.pending for o in observations])
+        batch = batch_of(observations, self.spec, len(self.observation_steps))
+        if "pending" in batch and not self.policy.heeds_pending:
+            raise VlaError(f"the policy '{self.policy_name}' can't go on from pending actions: play it another way")
         batch = self.policy.prepare(batch)
         batch = {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in batch.items()}
         generators = [torch.Generator().manual_seed(seed) for seed in noise_seeds]
@@ -135,6 +130,24 @@ class Agent(Actor):
         words = answer.words or [""] * len(observations)
         each = zip(actions, observations, words, strict=True)
         return [Chunk(a, self.spec.dt, o.time, self.execute, said) for a, o, said in each]
+
+    @torch.inference_mode()
+    def plan(self, observation: Observation) -> Plan:
+        """What System 2 answers, of a policy of two systems: whoever asks it apart hands it on as ``Observation.plan``.
+
+        Raises VlaError for any other policy, BadObservationError as ``act_batch`` does.
+        """
+        batch = self._one(observation)
+        with _threads(self.threads if self.device.type == "cpu" else None):
+            latent, words = self.policy.plan(batch)
+        return Plan(latent[0].float().cpu().numpy(), words[0] if words else "", observation.time)
+
+    def _one(self, observation: Observation) -> dict[str, Any]:
+        """A normalised batch of one observation without its past. Raises BadObservationError."""
+        observation.check(self.spec)
+        batch = batch_of([replace(observation, past=(), pending=None, plan=None)], self.spec)
+        batch = {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in batch.items()}
+        return self.normaliser.encode(batch)
 
     @torch.inference_mode()
     def ask(self, observation: Observation, question: str) -> Told:
@@ -148,49 +161,12 @@ class Agent(Actor):
                 f"agent '{self.name}' can't answer in words: it has no language model; train one that can with: "
                 "vla train tidy_desk_language (extra language)"
             )
-        observation.check(self.spec)
-        batch: dict[str, Any] = {
-            f"images.{camera.name}": torch.from_numpy(observation.images[camera.name][None].copy())
-            for camera in self.spec.cameras
-        }
-        batch["state"] = torch.from_numpy(observation.state[None].copy()).float()
-        batch = {key: value.to(self.device) for key, value in batch.items()}
-        encoded = self.normaliser.encode(batch | {"instruction": [question]})
+        encoded = self._one(observation) | {"instruction": [question]}
         (text,) = trunk.answer(encoded)
         named = things_in(text) or [question]
         found = {camera: at.tolist() for camera, at in trunk.points({**encoded, "instruction": named}).items()}
         places = [{camera: at[row] for camera, at in found.items()} for row in range(len(named))]
         return Told(text, list(zip(named, places, strict=True)))
-
-    def _pending(self, parts: list[Pending | None]) -> dict[str, Any]:
-        """What goes on meanwhile, where any of the observations says so.
-
-        ``pending`` (B, chunk, A), SI units; ``pending_weight`` (B, chunk), 0 where nothing is known; ``pending_given``.
-
-        Raises VlaError for a policy that can't heed it.
-        """
-        known = next((one for one in parts if one is not None), None)
-        if known is None:
-            return {}
-        if not self.policy.heeds_pending:
-            raise VlaError(f"the policy '{self.policy_name}' can't go on from pending actions: play it another way")
-        nothing = replace(known, actions=0.0 * known.actions, sure=0, planned=0)
-        rows = [one or nothing for one in parts]
-        return {
-            "pending": torch.from_numpy(np.stack([one.actions for one in rows])),
-            "pending_weight": torch.from_numpy(np.stack([weights(one) for one in rows])),
-            "pending_given": known.given,
-        }
-
-    def _gathered(self, parts: list[list[np.ndarray]]) -> torch.Tensor:
-        """A part of each observation and of its past, as (B, …); of a policy that looks back, as (B, K, …)."""
-        count = len(self.observation_steps)
-        if count == 1:
-            return torch.from_numpy(np.stack([one[-1] for one in parts]))
-        whole = [
-            [one[0]] * (count - len(one)) + one[-count:] for one in parts
-        ]  # the oldest stands in for what is older
-        return torch.from_numpy(np.stack([np.stack(one) for one in whole]))
 
     def save(self, folder: str | Path, golden: Observation, half: bool = True) -> Path:
         """Write the bundle, atomically. Tensors of a base (see ``vla.bundle``) are left out, and it is named.

@@ -29,6 +29,21 @@ class Pending:
     given: bool = False
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What the slow one of two systems answered.
+
+    Attributes:
+        latent: float32 (D,), for the fast one.
+        words: what is to be done now; empty where it says nothing.
+        time: of the observation that it answers [s].
+    """
+
+    latent: np.ndarray
+    words: str = ""
+    time: float = 0.0
+
+
 @dataclass
 class Observation:
     """What a policy sees at one moment.
@@ -41,6 +56,8 @@ class Observation:
         stale: whether the images may show an earlier scene: of what is decided on them, one action should be played.
         past: earlier observations, the oldest first, for a policy that looks back; see ``vla.control.history``.
         pending: what is going on meanwhile, for a policy that is to go on from there; see ``vla.control.playback``.
+        plan: what System 2 answered to an earlier observation, for a policy of two systems that is asked apart; see
+            ``vla.agent.Agent.plan``.
     """
 
     images: dict[str, np.ndarray]
@@ -50,6 +67,7 @@ class Observation:
     stale: bool = False
     past: tuple[Observation, ...] = ()
     pending: Pending | None = None
+    plan: Plan | None = None
 
     def check(self, spec: EnvSpec) -> None:
         """Raise BadObservationError unless this observation is what ``spec`` promises."""

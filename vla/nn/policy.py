@@ -57,6 +57,13 @@ class Policy(nn.Module, ABC):
     def sample(self, batch: dict[str, Any], generators: Sequence[torch.Generator]) -> Sampled:
         """Answers to B normalised observations; row i draws from ``generators[i]`` alone, on the CPU, if at all."""
 
+    def plan(self, batch: dict[str, Any]) -> tuple[Tensor, list[str] | None]:
+        """Of two systems, what the slow one answers to B normalised observations: latents (B, D), and words.
+
+        ``sample`` takes them as ``latent`` and ``plan_words`` of its batch. Raises VlaError for any other policy.
+        """
+        raise VlaError(f"policy {type(self).__name__} is not of two systems")
+
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
         """What needs no network and can be done ahead, e.g. tokenising: a batch in SI units, on the CPU, likewise out.
 

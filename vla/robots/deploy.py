@@ -23,6 +23,7 @@ from vla.control.supervisor import Patience
 from vla.host.interrupt import StopRequest
 from vla.robots.config import RobotConfig
 from vla.robots.io import RobotIO
+from vla.robots.planning import Planning
 from vla.robots.state import Kinematics, observe
 
 STILL = 0.02  # rad/s, below which a measured joint counts as at rest
@@ -111,6 +112,8 @@ class Deployment:
         self._kinematics = Kinematics(config)
         self._runner = agent.runner(seed)
         self._history = History(agent.observation_steps)
+        two_systems = getattr(agent.config, "plan_rate_hz", None) is not None
+        self._planning = Planning(agent, self._look) if two_systems else None
         self._lock = threading.Lock()  # the orders' mailbox has one writer at a time
         self._took: list[float] = []
         self._stop = StopRequest()
@@ -133,6 +136,8 @@ class Deployment:
             watcher = threading.Thread(target=self._watch, name="watches the robot", daemon=True)
             self._begun = time.monotonic()
             watcher.start()
+            if self._planning is not None:
+                self._planning.start()
             try:
                 while not self._ended.is_set():
                     self._decide()
@@ -141,6 +146,8 @@ class Deployment:
                 raise
             finally:
                 self._end("the run was broken off", fault=True)
+                if self._planning is not None:
+                    self._planning.stop()
                 watcher.join()
                 outcome = self._rest()
         return outcome
@@ -150,6 +157,9 @@ class Deployment:
     def _decide(self) -> None:
         """Look, answer, and wait until it is time to look again."""
         seen = self._look()
+        if seen is not None and self._planning is not None:
+            plan = self._planning.newest(seen.time)
+            seen = None if plan is None else replace(seen, plan=plan)  # without one the arm rests
         if seen is None:
             time.sleep(_POLL_S)
             self._thinks_since = time.monotonic()
@@ -203,7 +213,13 @@ class Deployment:
             now = time.monotonic()
             if self._stop.signal:
                 return self._end(f"{Signals(self._stop.signal).name} came", fault=False)
-            wrong = self._robot.estop() or self._robot.problem() or self._silence(now) or self._supervisor_says(now)
+            wrong = (
+                self._robot.estop()
+                or self._robot.problem()
+                or self._plans()
+                or self._silence(now)
+                or self._supervisor_says(now)
+            )
             if wrong:
                 return self._end(wrong, fault=True)
             if now - self._begun > self._seconds:
@@ -276,6 +292,9 @@ class Deployment:
         """Why the supervisor has changed or refused most of what came since the arm moved last; empty if it did not."""
         counts = [(count, reason) for reason, count in self._stood[2].items() if reason not in _USUAL]
         return max(counts)[1].text if counts else ""
+
+    def _plans(self) -> str:
+        return self._planning.problem if self._planning is not None else ""
 
     def _silence(self, now: float) -> str:
         """Which camera or joint has been silent for so long that the run ends; the supervisor rests long before."""
