@@ -10,7 +10,6 @@ drawn anew for each sample (FiS-VLA's asynchronous sampling).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -149,19 +148,33 @@ class HierarchicalPolicy(Policy):
         words = torch.cat((words[:, :1] + latent[:, None], words[:, 1:]), dim=1)
         return self.fast.encode({**now, **read, "words": words})
 
-    def decide(self, context: Context, state: Tensor | None = None) -> Tensor:
-        """Normalised chunks (B, chunk, A) in one pass of the head; with a newer ``state`` (B, S) than the images'."""
-        if state is not None:
-            context = self.felt(context, state)
-        rows = len(context.tokens)
-        begin = self.start.expand(rows, -1, -1)
-        return begin + self.head(begin, context.tokens.new_zeros(rows), context)
+    def decide(self, context: Context) -> Tensor:
+        """Normalised chunks (B, chunk, A) in one pass of the head."""
+        return self._answer(*self.features(context), context.mask)
 
-    def felt(self, context: Context, state: Tensor) -> Context:
-        """The context with a newer normalised state (B, S) in it, its last token; the images' part stays as it is."""
-        trunk: Any = self.fast
-        token = trunk.norm(trunk.state(fourier(state, 2)))[:, None]
-        return replace(context, tokens=torch.cat((context.tokens[:, :-1], token), dim=1))
+    def features(self, context: Context) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """What the head makes of a context and may use again and again: its steering, and keys and values."""
+        start = context.tokens.new_zeros(len(context.tokens))
+        return self.head.steer(start, context), self.head.remember(context)
+
+    def tick(
+        self, context: Context, features: tuple[list[Tensor], list[tuple[Tensor, Tensor]]], state: Tensor
+    ) -> Tensor:
+        """``decide`` again, for newer joints than the images': a normalised state (B, S).
+
+        Its token alone is new, the context's last one; what the images and the former state came to stays.
+        """
+        trunk, (steering, memory) = self.fast, features
+        token = trunk.norm(trunk.state(fourier(state, 2)))[:, None]  # type: ignore[operator]
+        newer = []
+        for block, (keys, values) in zip(self.head.blocks, memory, strict=True):
+            key, value = block.attend_cross.remember(token)
+            newer.append((torch.cat((keys[:, :, :-1], key), dim=2), torch.cat((values[:, :, :-1], value), dim=2)))
+        return self._answer(steering, newer, context.mask)
+
+    def _answer(self, steering: list[Tensor], memory: list[tuple[Tensor, Tensor]], mask: Tensor | None) -> Tensor:
+        begin = self.start.expand(len(memory[0][0]), -1, -1)
+        return begin + self.head.velocity(begin, steering, memory, mask)
 
     @torch.no_grad()
     def sample(self, batch: dict, generators: Sequence[torch.Generator]) -> Sampled:

@@ -140,8 +140,9 @@ def test_the_head_acts_on_newer_joints_than_the_images() -> None:
         for block in policy.head.blocks:
             block.modulation.weight.normal_(std=0.1)
         context = policy.perceive(encoded, torch.zeros(4, 32), encoded["instruction"])
-        assert torch.allclose(policy.decide(context), policy.decide(context, encoded["state"]), atol=1e-6)
-        assert not torch.allclose(policy.decide(context), policy.decide(context, encoded["state"] + 1.0), atol=1e-3)
+        features, state = policy.features(context), encoded["state"]
+        assert torch.allclose(policy.decide(context), policy.tick(context, features, state), atol=1e-6)
+        assert not torch.allclose(policy.decide(context), policy.tick(context, features, state + 1.0), atol=1e-3)
 
 
 def test_words_are_learnt_in_two_scripts_and_said_again() -> None:
