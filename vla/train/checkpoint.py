@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
     persistent = set(module.state_dict(keep_vars=True))
     buffers = {name: buffer for name, buffer in module.named_buffers() if name in persistent}
     return {**dict(module.named_parameters()), **buffers}
+
+
+@contextmanager
+def whole_step(module: nn.Module) -> Iterator[None]:
+    """Around a training step: one that fails leaves no trace in what batch norms count and average.
+
+    What is saved after the failure (of another process, say) is then the state after the last whole step.
+    """
+    norms = [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._NormBase) and one.training]
+    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    try:
+        yield
+    except Exception:
+        for buffer, value in before:
+            buffer.copy_(value)
+        raise
 
 
 @torch.no_grad()

@@ -146,7 +146,8 @@ class Trainer:
             self.model.train()
             since, first = time.monotonic(), start
             for parts in batches:
-                metrics = self._one_step(parts)
+                with checkpoint.whole_step(self.model):
+                    metrics = self._one_step(parts)
                 self._add_to_window(metrics)
                 samples_per_s = (self.step - first) * self._samples_a_step() / (time.monotonic() - since)
                 log.progress(self.step, self.loss, samples_per_s)
