@@ -22,6 +22,7 @@ from tests.fake_env import DotEnv
 from vla.cli import main
 from vla.contracts import CameraSpec, Chunk, EnvSpec, Observation, VlaError, episode_seed
 from vla.data.open import open_dataset
+from vla.data.recording import shards
 from vla.data.recording.demonstrate import Turns, play_episode
 from vla.data.recording.features import features, frames_per_second
 from vla.data.recording.record import SHARDS, RecordSettings, RecordSummary, record
@@ -309,15 +310,15 @@ def test_an_episode_in_which_native_code_crashed_is_played_again(
 
 
 def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save, calls = np.savez, []
+    write, calls = shards.write_atomically, []
 
-    def fill_up(file: object, **data: object) -> None:
+    def fill_up(path: Path, content: bytes) -> None:
         calls.append(1)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(file, **data)  # type: ignore[arg-type]
+        write(path, content)
 
-    monkeypatch.setattr(np, "savez", fill_up)
+    monkeypatch.setattr(shards, "write_atomically", fill_up)
     with pytest.raises(VlaError, match=r"000002\.npz: No space left on device; finished episodes are kept"):
         run(tmp_path)
     left = {path.name for path in tmp_path.glob(".episodes/*")} - {LOCK}

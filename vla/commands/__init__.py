@@ -4,3 +4,8 @@
 ``ACCEPTS_OVERRIDES = True``, arguments that its parser does not know are handed to ``run`` as ``extra``; elsewhere they
 are an error.
 """
+
+CLUSTER_HELP = (
+    "run the workers on Ray: 'ray' for the cluster of this machine, which is begun if need be, HOST:PORT for one that "
+    "this machine belongs to, ray://HOST:PORT for any other; the results are the same"
+)

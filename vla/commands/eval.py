@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vla.commands import CLUSTER_HELP
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,6 +27,8 @@ EPILOG = """examples:
   vla eval --env tidy_desk --instruction "put the red pen in the tray" --episodes 8
   vla eval --env tidy_desk --instruction "请整理桌面" --items 5
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
+  vla eval --env tidy_desk --episodes 500 --slots 64 --cluster ray://10.0.0.1:10001
+                                                        its envs on a Ray cluster (extra ray); see docs/scale.md
   vla eval --env tidy_desk --check                      does it truly see and read?
   vla eval --env metaworld --agent runs/mt50 --episodes 10 --seed 0,1,2
                                                         three times ten of each task, by tier, beside what was published
@@ -41,7 +45,7 @@ Evaluation seeds never meet training seeds. The exit code is 0 if the evaluation
 """
 
 SERVED = ("ws://", "wss://")  # before the address of an agent that ``vla serve`` serves
-REPEAT_TAKES = ("repeat", "env", "agent", "workers", "out", "device", "overwrite")
+REPEAT_TAKES = ("repeat", "env", "agent", "workers", "cluster", "out", "device", "overwrite")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", default="0", metavar="N[,N…]", help="chooses the episodes (0); several, e.g. 0,1,2, each play as many"
     )
     add("--workers", type=int, metavar="N", help="processes that step the envs (default: one for each CPU, at most 8)")
+    add("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     add("--instruction", metavar="TEXT", help="your own sentence for all episodes, English or Chinese")
     add("--items", type=int, metavar="N", help="items on the desk (default: the env's)")
     add(
@@ -126,8 +131,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from vla.contracts import VlaError
     from vla.eval.config import EvalConfig
     from vla.eval.table import print_table
+    from vla.host.cluster import joined
     from vla.host.files import claimed
-    from vla.host.parallel import available_cpus
+    from vla.host.parallel import available_cpus, worker_cpus
     from vla.rollout.load import LEROBOT
 
     if extra:
@@ -170,7 +176,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         _tell(console, reading)
     agent = _load_agent(args.agent, config)
     against, keep = args.against, not args.overwrite
-    with claimed(out, "vla eval"):
+    with joined(args.cluster), claimed(out, "vla eval"):
+        if args.cluster and args.workers is None:
+            config = replace(config, workers=min(worker_cpus(), config.slots))
         if str(against).startswith(LEROBOT):
             name, against = str(against), out / "against"
             _tell(console, f"first {name}, on the same episodes")
@@ -292,6 +300,7 @@ def _repeat(args: argparse.Namespace) -> int:
     from vla.eval.repeat import compare_episodes, compare_parts, read_recording, require_same
     from vla.eval.table import print_table
     from vla.host.address import is_loopback
+    from vla.host.cluster import joined
     from vla.host.files import claimed
 
     given = [action for action in _parser()._actions if getattr(args, action.dest, None) != action.default]
@@ -320,7 +329,7 @@ def _repeat(args: argparse.Namespace) -> int:
         _tell(console, f"note: {text}", "yellow")
     if not args.overwrite:
         resume.require_settings(out, recording.config)
-    with claimed(out, "vla eval"):
+    with joined(args.cluster), claimed(out, "vla eval"):
         summary = _evaluate(console, recording.config, agent, out, command_line(args), keep=False)
         found = compare_episodes(recording.data, summary)
         parts = compare_parts(folder, out, recording.config.suite)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vla.commands import CLUSTER_HELP
+
 EPILOG = """examples:
   vla record --env tidy_desk --episodes 500 --out data/desk
         500 episodes on all CPUs; run it again after a break and it goes on
@@ -24,6 +26,8 @@ EPILOG = """examples:
   vla record --env tidy_desk --episodes 500 --randomize --out data/varied
         cameras, light, surfaces, distractors and more differ from episode to episode; --randomize camera,light for
         these two alone
+  vla record --env tidy_desk --episodes 5000 --cluster ray://10.0.0.1:10001 --out data/desk
+        on all CPUs of a Ray cluster (extra ray), where the project is installed on each machine; see docs/scale.md
   vla record --replay data/desk --episodes 20
         play the recorded actions again and compare the outcomes; exit code 1 if any differs
 
@@ -43,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=int, metavar="N", help="episodes to play, or of each task to keep (100); replay: all"
     )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (one on each CPU)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     parser.add_argument("--noise", type=float, default=0.0, metavar="X", help="most action noise, in metres (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the run's seed (0)")
     parser.add_argument("--items", metavar="N|LO-HI", help="items in an episode (what the env thinks best)")
@@ -87,6 +92,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if args.episodes is not None and args.episodes < 1:
         raise VlaError(f"--episodes must be at least 1, and is {args.episodes}")
     if args.replay:
+        if args.cluster:
+            raise VlaError("--replay plays in this process: leave out --cluster")
         return _replay(args.replay, args.episodes, args.env)
     for name in ("env", "out"):
         if not getattr(args, name):
@@ -135,6 +142,7 @@ def _record(args: argparse.Namespace) -> int:
     from vla.contracts import episode_seed
     from vla.data.recording.record import RecordSettings, record
     from vla.eval.statistics import wilson
+    from vla.host.cluster import joined
     from vla.host.interrupt import exit_code
     from vla.registry import env_options
 
@@ -160,7 +168,8 @@ def _record(args: argparse.Namespace) -> int:
         settings.env_ref.check(replace(settings, items=items).options(settings.seed))
     console = Console()
     try:
-        summary = record(settings, command=shlex.join(["vla", *sys.argv[1:]]))
+        with joined(args.cluster):
+            summary = record(settings, command=shlex.join(["vla", *sys.argv[1:]]))
     except KeyboardInterrupt as error:
         console.print("stopped; finished episodes are kept, and the same command goes on from them")
         return exit_code(error)

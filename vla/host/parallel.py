@@ -10,7 +10,9 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -18,6 +20,8 @@ from typing import Any
 from vla.contracts import VlaError
 from vla.host.interrupt import held_back, leave_signals_to_parent
 
+# Workers share a machine by process: libraries in them, Mesa too, must not start a thread for each core.
+SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"), "1")
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
@@ -45,10 +49,8 @@ def available_cpus() -> int:
 
 @contextlib.contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """Workers share the machine by process: libraries in them, Mesa too, must not start a thread for each core."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in SINGLE_THREADED}
+    os.environ.update(SINGLE_THREADED)
     try:
         yield
     finally:
@@ -71,6 +73,53 @@ def require_guarded_main() -> None:
         )
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where ``open_pool`` has its workers if not in processes of this machine: see ``vla.host.cluster``.
+
+    Attributes:
+        pool: makes a pool, with SlotPool's arguments.
+        cpus: how many workers there is room for.
+    """
+
+    pool: Callable[..., SlotPool]
+    cpus: Callable[[], int]
+
+
+ELSEWHERE: ContextVar[Elsewhere | None] = ContextVar("elsewhere", default=None)
+
+
+def open_pool(factory: Callable[[], Any] | Sequence[Callable[[], Any]], slots: int, workers: int = 1) -> SlotPool:
+    """A SlotPool with these arguments, or what stands for it on the cluster that the command has joined."""
+    place = ELSEWHERE.get()
+    return place.pool(factory, slots, workers) if place else SlotPool(factory, slots, workers)
+
+
+def by_value() -> bool:
+    """Whether the workers of ``open_pool`` may not see this machine's files: all has to come and go by value."""
+    return ELSEWHERE.get() is not None
+
+
+def worker_cpus() -> int:
+    """How many CPUs the workers of ``open_pool`` have, all together."""
+    place = ELSEWHERE.get()
+    return place.cpus() if place else available_cpus()
+
+
+def in_worker() -> bool:
+    """Whether this process is a worker, which shares its machine with others."""
+    return _in_worker or multiprocessing.parent_process() is not None
+
+
+def become_worker() -> None:
+    """From now on this process is a worker."""
+    global _in_worker
+    _in_worker = True
+
+
+_in_worker = False
+
+
 class SlotPool:
     """Calls methods on the objects of many slots side by side.
 
@@ -87,21 +136,23 @@ class SlotPool:
         VlaError: fewer than one slot or worker, processes cannot be started, or see ``require_guarded_main``.
     """
 
+    _apart = False  # whether even one worker is a process of its own
+
     def __init__(self, factory: Callable[[], Any] | Sequence[Callable[[], Any]], slots: int, workers: int = 1) -> None:
         require_guarded_main()
         if slots < 1 or workers < 1:
             raise VlaError(f"slots and workers must be at least 1, and are {slots} and {workers}")
         self.slots, self.workers = slots, min(workers, slots)
         factories = [factory] * slots if callable(factory) else list(factory)
-        self._objects = _Objects(factories)
+        self._objects = Objects(factories)
         self._processes: list[Any] = []
-        self._pipes: list[Connection] = []
+        self._pipes: list[Any] = []
         # A worker has one batch at a time: were both sides to write more than a pipe holds, neither would read.
         self._sent: list[list[int]] = [[] for _ in range(self.workers)]
         self._queued: dict[int, tuple[Any, ...]] = {}
         self._answers: dict[int, Any] = {}
         self._failures: dict[int, Exception] = {}
-        if self.workers > 1:
+        if self.workers > 1 or self._apart:
             try:
                 self._start_workers(factories)
             except OSError as error:
@@ -142,13 +193,13 @@ class SlotPool:
         A slot has one request at a time. Without processes the work is done when it is waited for.
         """
         self._queued |= requests
-        for worker in range(len(self._processes)):
+        for worker in range(len(self._pipes)):
             self._send(worker)
 
     def answers(self, slots: Iterable[int]) -> dict[int, Any]:
         """The answers to what was started on these slots, in their order. Raises what ``call`` raises."""
         slots = list(slots)
-        if not self._processes:
+        if not self._pipes:
             return {slot: self._objects.call(slot, *self._queued.pop(slot)) for slot in slots}
         for slot in slots:
             while slot not in self._answers and slot not in self._failures:
@@ -165,7 +216,7 @@ class SlotPool:
         Raises what ``call`` raises.
         """
         todo = iter(items)
-        if not self._processes:
+        if not self._pipes:
             for item in todo:
                 yield self._objects.call(0, method, item)
             return
@@ -174,14 +225,18 @@ class SlotPool:
             self.start({slot: (method, item)})
             busy.add(slot)
         while busy:
-            ready = wait([self._pipes[slot] for slot in busy])
-            for slot in sorted(slot for slot in busy if self._pipes[slot] in ready):
+            for slot in self._ready(busy):
                 answer = self.answers([slot])[slot]
                 busy.discard(slot)
                 for item in itertools.islice(todo, 1):
                     self.start({slot: (method, item)})
                     busy.add(slot)
                 yield answer
+
+    def _ready(self, workers: Collection[int]) -> list[int]:
+        """Which of them have answered, once any has."""
+        ready = wait([self._pipes[worker] for worker in workers])
+        return sorted(worker for worker in workers if self._pipes[worker] in ready)
 
     def _send(self, worker: int) -> None:
         batch = {slot: request for slot, request in self._queued.items() if slot % self.workers == worker}
@@ -198,6 +253,8 @@ class SlotPool:
             done, failure = self._pipes[worker].recv()
         except (EOFError, ConnectionError):
             done, failure = {}, self._death(worker)
+        except WorkerDied as died:
+            done, failure = {}, died
         self._answers |= done
         self._failures |= {slot: failure for slot in self._sent[worker] if slot not in done}
         self._sent[worker] = []
@@ -234,7 +291,7 @@ class SlotPool:
         self.close(at_once=kind is not None and issubclass(kind, KeyboardInterrupt))
 
 
-class _Objects:
+class Objects:
     """The slots' objects of one process. They have a working folder of their own, as in a process of their own."""
 
     def __init__(self, factories: list[Callable[[], Any]]) -> None:
@@ -243,6 +300,7 @@ class _Objects:
         self._folder = os.curdir
 
     def call(self, slot: int, method: str, *arguments: Any) -> Any:
+        """Call a method on a slot's object, which is made at the first call."""
         with contextlib.chdir(self._folder):
             try:
                 if slot not in self._objects:
@@ -251,7 +309,20 @@ class _Objects:
             finally:
                 self._folder = os.getcwd()
 
+    def answer(self, batch: dict[int, tuple[Any, ...]]) -> tuple[dict[int, Any], Exception | None]:
+        """The answers to a batch of requests, slot by slot, as far as nothing failed; and what did."""
+        answers: dict[int, Any] = {}
+        try:
+            for slot, (method, *arguments) in batch.items():
+                answers[slot] = self.call(slot, method, *arguments)
+        except VlaError as error:
+            return answers, VlaError(str(error))  # of the others some cannot be sent
+        except Exception:
+            return answers, WorkerError(traceback.format_exc())
+        return answers, None
+
     def close(self) -> None:
+        """Free them."""
         for thing in self._objects.values():
             if hasattr(thing, "close"):
                 thing.close()
@@ -263,7 +334,7 @@ def _serve(pipe: Connection, factories: list[Callable[[], Any]]) -> None:
     leave_signals_to_parent()
     faulthandler.enable()  # where native code crashes, it says in what
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    objects = _Objects(factories)
+    objects = Objects(factories)
     while True:
         try:
             batch = pipe.recv()
@@ -271,17 +342,8 @@ def _serve(pipe: Connection, factories: list[Callable[[], Any]]) -> None:
             break
         if batch is None:
             break
-        answers: dict[int, Any] = {}
-        failure: Exception | None = None
         try:
-            for slot, (method, *arguments) in batch.items():
-                answers[slot] = objects.call(slot, method, *arguments)
-        except VlaError as error:
-            failure = VlaError(str(error))  # of the others some cannot be sent
-        except Exception:
-            failure = WorkerError(traceback.format_exc())
-        try:
-            pipe.send((answers, failure))
+            pipe.send(objects.answer(batch))
         except ConnectionError:  # the parent was interrupted, or has died
             break
     objects.close()

@@ -26,7 +26,7 @@ import numpy as np
 from vla.contracts import EnvSpec, Observation, VlaError
 from vla.control.history import everywhere
 from vla.control.timeline import Timeline
-from vla.host.parallel import SlotPool, WorkerDied
+from vla.host.parallel import SlotPool, WorkerDied, open_pool
 from vla.registry import EnvRef
 from vla.rollout.clock import Clock, Lane
 from vla.rollout.player import EpisodePlayer, EpisodeRequest, EpisodeResult, Turn
@@ -150,7 +150,8 @@ def run_lanes(
     Args:
         agent: gives a chunk for each observation.
         lanes: the envs, and what each plays.
-        workers: processes that step the envs; 1 steps them in this process. It does not change the results.
+        workers: processes that step the envs; 1 steps them in this process, unless a cluster was joined
+            (``vla.host.cluster``). It does not change the results.
         on_episode: called as each episode ends, in a fixed order.
         record_frames: episodes with an index below this are filmed (``EpisodeResult.video``).
         observation_filter: changes what the agent sees, e.g. for a blank image.
@@ -175,7 +176,7 @@ def run_lanes(
     begun = time.perf_counter()
     player, looks_back = partial(EpisodePlayer, video_below=record_frames), agent.observation_steps
     factories = [partial(player, lane.env, looks_back=looks_back) for lane in lanes]
-    with SlotPool(factories, len(lanes), workers) as pool:
+    with open_pool(factories, len(lanes), workers) as pool:
         run = _Run(agent, lanes, pool, timing, on_episode, observation_filter, timeline, playback)
         try:
             run.play(own_dt)

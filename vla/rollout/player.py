@@ -102,12 +102,23 @@ class Turn:
         ended: the episodes that ended, in order. One that could not begin ends at once.
         observation: what the policy sees next in the episode that runs now, None if none does.
         video_s: seconds spent on the video.
+        begun: the episode that began in it and runs now.
     """
 
     steps: int = 0
     ended: list[EpisodeResult] = field(default_factory=list)
     observation: Observation | None = None
     video_s: float = 0.0
+    begun: EpisodeRequest | None = None
+
+    def retold(self, before: list[tuple[Any, ...]], request: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """The requests that take a player made anew to where this turn, the answer to ``request``, left it.
+
+        ``before`` are those that take it to the turn before. What came before an episode does not change it.
+        """
+        if self.begun is not None:
+            return [("begin", self.begun)]
+        return [] if self.ended else [*before, request]
 
 
 class EpisodePlayer:
@@ -173,7 +184,7 @@ class EpisodePlayer:
             self.close()
             return Turn(ended=[self._result])
         self._begun = True
-        return Turn(observation=observation)
+        return Turn(observation=observation, begun=request)
 
     def _swap(self, request: EpisodeRequest) -> None:
         if not isinstance(self._env, AsksFor):
@@ -232,7 +243,7 @@ class EpisodePlayer:
             if following is not None:
                 begun = self.begin(following)
                 turn.ended += begun.ended
-                turn.observation = begun.observation
+                turn.observation, turn.begun = begun.observation, begun.begun
         return turn
 
     def _play(self, action: np.ndarray) -> bool:

@@ -71,17 +71,13 @@ def _histogram(frames: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(sample[..., channel].ravel(), minlength=256) for channel in range(3)])
 
 
-def write_shard(path: Path, episode: Episode, video_format: str, fps: int) -> None:
-    """Write an episode to one file, atomically.
+def packed(episode: Episode, video_format: str, fps: int) -> bytes:
+    """An episode as the content of a shard.
 
     Args:
-        path: the shard's final name; its parent exists.
         episode: an episode without ``arrays`` marks one that was played and dropped.
         video_format: ``h264`` or ``images`` (lossless PNG).
         fps: frames per second, for h264.
-
-    Raises:
-        VlaError: if the disk is full or cannot be written.
     """
     data = {name: np.asarray(value) for name, value in episode.arrays.items()}
     data["facts"] = np.frombuffer(json.dumps(episode.facts).encode(), dtype=np.uint8)
@@ -94,10 +90,23 @@ def write_shard(path: Path, episode: Episode, video_format: str, fps: int) -> No
         data[f"ends.{camera}"] = np.cumsum([len(blob) for blob in blobs])
     # A damaged directory of the archive can hide an array.
     data = {NAMES: np.frombuffer(json.dumps(sorted(data)).encode(), dtype=np.uint8), **data}
+    buffer = io.BytesIO()
+    np.savez(buffer, **data)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def write_shard(path: Path, episode: Episode, video_format: str, fps: int) -> None:
+    """Write an episode to one file; see ``packed`` and ``write_packed``."""
+    write_packed(path, packed(episode, video_format, fps))
+
+
+def write_packed(path: Path, content: bytes) -> None:
+    """Write a shard's content to one file, atomically; ``path`` is its final name, in a folder that exists.
+
+    Raises VlaError if the disk is full or cannot be written.
+    """
     try:
-        buffer = io.BytesIO()
-        np.savez(buffer, **data)  # type: ignore[arg-type]
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, content)
     except OSError as error:
         raise VlaError(f"cannot write {path}: {error.strerror or error}; finished episodes are kept") from error
 
@@ -128,7 +137,7 @@ class Shard:
         return "state" in self.names
 
     def read(self) -> dict[str, np.ndarray]:
-        """All arrays by name, as ``write_shard`` made them; each is compared with its checksum."""
+        """All arrays by name, as ``packed`` made them; each is compared with its checksum."""
         with self._open() as data:
             broken = data.zip.testzip()
             if broken:

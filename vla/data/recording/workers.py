@@ -1,12 +1,13 @@
 """Plays the episodes of a recording, in this process or in workers; each is a shard as soon as it is over.
 
-A worker keeps its env from one episode to the next, and makes a new one after an episode that raised an error.
+A worker on a cluster may not see this machine's files: the agent comes to it, and the shard from it, by value. A worker
+keeps its env from one episode to the next, and makes a new one after an episode that raised an error.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
+import tempfile
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -21,11 +22,12 @@ from vla.data.recording.demonstrate import play_episode
 from vla.data.recording.features import frames_per_second
 from vla.data.recording.quota import Quota
 from vla.data.recording.settings import RecordSettings
-from vla.data.recording.shards import Episode, write_shard
-from vla.host.parallel import SlotPool, WorkerDied, available_cpus
+from vla.data.recording.shards import Episode, packed, write_packed, write_shard
+from vla.host.parallel import WorkerDied, by_value, in_worker, open_pool, worker_cpus
 from vla.perturb.sensors import NoisySensors
 
 SHARDS = ".episodes"
+BUNDLE = (".json", ".safetensors", ".onnx")  # what an agent's files end in
 CRASHES_BORNE = 3  # of native code, in hours of rendering; an episode that crashes each time ends the recording
 PATIENCE = 3  # errors in so many episodes, and none that came to its end: it is the env, not the episode
 KEPT = "finished episodes are kept, and the same command goes on from them"
@@ -71,8 +73,8 @@ def play_all(settings: RecordSettings, todo: list[int], proven: bool) -> Generat
         raise VlaError(f"{settings.env} fails in every episode; in episode {index} (seed {seed}): {error}")
 
 
-def load_agent(settings: RecordSettings) -> Any:
-    """The settings' agent, loaded once in each process; None if there is none."""
+def load_agent(settings: RecordSettings, files: dict[str, bytes] | None = None) -> Any:
+    """The settings' agent, loaded once in each process; None if there is none. ``files`` are its bundle's, by name."""
     if not settings.agent:
         return None
     if settings.agent not in _agents:
@@ -80,26 +82,48 @@ def load_agent(settings: RecordSettings) -> Any:
 
         from vla.agent import load
 
-        if multiprocessing.parent_process():
+        if in_worker():
             torch.set_num_threads(1)
-        _agents[settings.agent] = load(settings.agent, "cpu")
+        if files is None:
+            _agents[settings.agent] = load(settings.agent, "cpu")
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                for name, content in files.items():
+                    (Path(folder) / name).write_bytes(content)
+                _agents[settings.agent] = load(folder, "cpu")
     return _agents[settings.agent]
+
+
+def _agent_files(settings: RecordSettings) -> dict[str, bytes] | None:
+    """The files of the agent's bundle, for workers that can't read them; None where they can, or there is no agent."""
+    if not settings.agent or not by_value():
+        return None
+    from vla.agent import find
+
+    folder, _ = find(settings.agent)
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix in BUNDLE}
 
 
 _agents: dict[str, Any] = {}
 
 
 class _Player:
-    """Plays episodes in an env that is made at the first, and anew after an error."""
+    """Plays episodes in an env that is made at the first, and anew after an error.
 
-    def __init__(self, settings: RecordSettings) -> None:
-        self._settings = settings
+    Args:
+        settings: the recording's.
+        files: of the agent, see ``load_agent``.
+        by_value: whether ``play`` gives the shard back instead of writing it.
+    """
+
+    def __init__(self, settings: RecordSettings, files: dict[str, bytes] | None, by_value: bool) -> None:
+        self._settings, self._files, self._by_value = settings, files, by_value
         self._env: Env | None = None
 
-    def play(self, index: int) -> tuple[int, str]:
-        """Play an episode and write its shard; gives its number and "", or what the env or the expert raised."""
+    def play(self, index: int) -> tuple[int, str, bytes]:
+        """Play an episode and write its shard; gives its number, "" or what was raised, and the shard if by value."""
         settings, seed = self._settings, episode_seed("record", self._settings.seed, index)
-        agent = load_agent(settings)  # before the env, which may go to another working folder
+        agent = load_agent(settings, self._files)  # before the env, which may go to another working folder
         env = self._env = self._env or settings.env_ref.make()
         options = settings.options(seed) | Quota(settings.episodes, tasks_of(env)).options(index)
         strength = settings.harder(seed).get("noise")
@@ -112,12 +136,15 @@ class _Player:
             raise VlaError(f"episode {index} (seed {seed}) cannot be played: {one_line(error)}; {KEPT}") from error
         except (Exception, SystemExit) as error:
             self.close()
-            return index, one_line(error)
+            return index, one_line(error), b""
         # In turns with an agent, what the expert did is right even where the agent spoilt the episode.
         if not episode.facts["success"] and not (settings.keep_failures or settings.agent):
             episode = Episode(episode.facts)
-        write_shard(shard_path(settings, index), episode, settings.video_format, frames_per_second(env.env_spec))
-        return index, ""
+        shard = packed(episode, settings.video_format, frames_per_second(env.env_spec))
+        if self._by_value:
+            return index, "", shard
+        write_packed(shard_path(settings, index), shard)
+        return index, "", b""
 
     def close(self) -> None:
         """Free the env."""
@@ -128,13 +155,16 @@ class _Player:
 
 
 def _play(settings: RecordSettings, todo: list[int]) -> Generator[tuple[int, str]]:
-    workers = min(settings.workers or available_cpus(), len(todo)) or 1
+    workers = min(settings.workers or worker_cpus(), len(todo)) or 1
     settings = replace(settings, out=settings.out.absolute())  # an env may go to another working folder
     left, crashes = dict.fromkeys(todo), 0
+    player = partial(_Player, settings, _agent_files(settings), by_value())
     while left:
         try:
-            with SlotPool(partial(_Player, settings), min(workers, len(left)), workers) as pool:
-                for index, error in pool.each("play", list(left)):
+            with open_pool(player, min(workers, len(left)), workers) as pool:
+                for index, error, shard in pool.each("play", list(left)):
+                    if shard:
+                        write_packed(shard_path(settings, index), shard)
                     del left[index]
                     yield index, error
         except WorkerDied as died:
