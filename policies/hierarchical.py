@@ -192,7 +192,8 @@ class HierarchicalPolicy(Policy):
     def plan(self, batch: dict) -> tuple[Tensor, list[str] | None]:
         """System 2's latents (B, D) for B normalised observations, and its words where System 1 follows them."""
         planned = self._plan(_apart(batch)[1])
-        words = self.speech.say(planned) if self.config.follow_words and self.speech is not None else None
+        speech = self.speech if self.config.follow_words else None
+        words = None if speech is None else speech.say(planned, batch["instruction"])
         return self.latent(planned), words
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:

@@ -155,7 +155,7 @@ def test_words_are_learnt_in_two_scripts_and_said_again() -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert speech.eval().say(context) == sentences
+    assert speech.eval().say(context, ["put it away", "收拾"]) == sentences
     speech.requires_grad_(False)
     alone = [speech.loss(Context(context.tokens[i : i + 1]), sentences[i : i + 1], 1) for i in range(2)]
     bytes_of = [len(text.encode()) + 1 for text in sentences]
@@ -214,6 +214,17 @@ def test_plans_beside_a_robot_are_the_newest_or_none() -> None:
         time.sleep(0.002)
     assert planning.problem.startswith("System 2 failed: ValueError: no more") and "\n" not in planning.problem
     planning.stop()
+
+
+def test_words_come_in_the_script_that_was_asked_in() -> None:
+    torch.manual_seed(0)
+    speech, same = Speech(32, 1, 4), Context(torch.randn(1, 3, 32).expand(2, -1, -1))
+    optimiser = torch.optim.AdamW(speech.parameters(), lr=1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        speech.loss(same, ["pen", "笔"], 2).backward()
+        optimiser.step()
+    assert speech.eval().say(same, ["tidy, “please” – née", "整理 desk"]) == ["pen", "笔"]
 
 
 @pytest.fixture

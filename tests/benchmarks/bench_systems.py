@@ -45,7 +45,7 @@ def main() -> None:
     seed = [torch.Generator().manual_seed(0)]
     parts = {
         "System 2: a plan": lambda: policy.plan(batch),
-        "System 2: its words, 96 bytes": lambda: policy.speech.say(planned),
+        "System 2: its words, 96 bytes": lambda: policy.speech.say(planned, batch["instruction"]),
         "System 1: a look at new images": lambda: policy.features(policy.perceive(batch, latent, batch["instruction"])),
         "System 1: a tick, new joints": lambda: policy.tick(context, features, batch["state"]),
         "flow: a chunk": lambda: flow.policy.sample(batch, seed),

@@ -14,7 +14,8 @@ from vla.nn.context import Context
 from vla.nn.decoder import Decoder
 
 LONGEST = 96  # bytes of a sentence; longer ones are cut
-_BEGIN = _END = 256  # one token is both: no sentence holds either inside
+_END = 256
+_BEGIN = {True: 256, False: 255}  # by whether a sentence's letters are Latin ones; a byte 255 is in no UTF-8
 
 
 class Speech(nn.Module):
@@ -36,15 +37,18 @@ class Speech(nn.Module):
         coded = [[*text.encode()[:LONGEST], _END] for text in sentences[:rows]]
         longest = max(map(len, coded))
         target = torch.tensor([one + [-100] * (longest - len(one)) for one in coded], device=heard.tokens.device)
-        given = torch.cat((torch.full_like(target[:, :1], _BEGIN), target[:, :-1].clamp(min=0)), dim=1)
+        given = torch.cat((_begin(sentences[:rows], target), target[:, :-1].clamp(min=0)), dim=1)
         said, _ = self.decoder(self._embed(given, 0), self.decoder.remember(heard), heard.mask, causal=True)
         return F.cross_entropy(self.out(said).flatten(0, 1), target.flatten(), ignore_index=-100)
 
     @torch.no_grad()
-    def say(self, context: Context) -> list[str]:
-        """The likeliest sentence for each of B contexts, byte after byte; at most ``LONGEST`` bytes."""
+    def say(self, context: Context, asked: list[str]) -> list[str]:
+        """The likeliest sentence for each of B contexts, byte after byte; at most ``LONGEST`` bytes.
+
+        It is in the script of what was ``asked``, B sentences: a context may hold the meaning alone.
+        """
         cache = self.decoder.remember(context)
-        last = torch.full((len(context.tokens), 1), _BEGIN, device=context.tokens.device)
+        last = _begin(asked, torch.empty(0, dtype=torch.long, device=context.tokens.device))
         found = []
         for place in range(LONGEST):
             said, cache = self.decoder(self._embed(last, place), cache, context.mask, causal=True)
@@ -58,3 +62,9 @@ class Speech(nn.Module):
 
     def _embed(self, letters: Tensor, begin: int) -> Tensor:
         return self.letters(letters) + self.position[begin : begin + letters.shape[1]]
+
+
+def _begin(sentences: list[str], like: Tensor) -> Tensor:
+    """What each of B sentences begins after, (B, 1)."""
+    latin = [all(letter < "\u0250" for letter in text if letter.isalpha()) for text in sentences]
+    return like.new_tensor([[_BEGIN[one]] for one in latin])
