@@ -112,7 +112,7 @@ class Deployment:
         self._kinematics = Kinematics(config)
         self._runner = agent.runner(seed)
         self._history = History(agent.observation_steps)
-        two_systems = getattr(agent.config, "plan_rate_hz", None) is not None
+        two_systems = getattr(getattr(agent, "config", None), "plan_rate_hz", None) is not None
         self._planning = Planning(agent, self._look) if two_systems else None
         self._lock = threading.Lock()  # the orders' mailbox has one writer at a time
         self._took: list[float] = []
