@@ -1,7 +1,11 @@
 """What holds for every test: no hub, no window, threads that sleep when idle, and signals that arrive."""
 
+import gc
 import os
 import signal
+import sys
+
+from vla.paths import cache_dir
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -12,3 +16,16 @@ os.environ["WANDB_MODE"] = "disabled"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# The tests start hundreds of Pythons. Told to leave no bytecode beside the sources, each would compile torch anew, which
+# takes seconds: then it lies in the user's cache.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(cache_dir() / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+
+def pytest_collection_finish() -> None:
+    """What collecting the tests has loaded stays: no collection of garbage need look through it again."""
+    gc.collect()
+    gc.freeze()

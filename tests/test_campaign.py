@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a warm process and mounts file systems")
 def test_a_short_campaign() -> None:
     words = [sys.executable, "-m", "tests.campaign", "--trials", "14", "--seed", "1"]

@@ -44,7 +44,8 @@ def test_families_side_by_side(agents: list[str], tmp_path: Path, capsys: pytest
     assert page == render(found) and page.count("<h1>") == 1 and "http" not in page
     assert all(text in page for text in (*agents, "p99", "Difference from", "decisions/s"))
     before = {file: file.stat().st_mtime_ns for file in out.glob("eval/*/results.json")}
-    assert len(before) == 2 and main(words) == 0
+    again = [one for one in words if one != agents[1]]
+    assert len(before) == 2 and main(again) == 0
     assert before == {file: file.stat().st_mtime_ns for file in before}, "what is finished is not played again"
 
 

@@ -6,9 +6,11 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -37,7 +39,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a flow agent in ``plain`` and, made by the command, in ``fast``."""
     root = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
-    policy = FlowPolicy(FlowConfig.tiny(), SPEC)
+    policy = FlowPolicy(replace(FlowConfig.tiny(), sample_steps=1), SPEC)  # each is a graph of its own
     with torch.no_grad():
         for p in policy.parameters():  # gates and outputs start at zero
             p.add_(0.1 * torch.randn_like(p))
@@ -92,10 +94,10 @@ def test_a_damaged_or_foreign_graph_is_refused(exported: Path, tmp_path: Path) -
     with pytest.raises(AgentError, match="the ONNX graph cannot be read") as caught:
         load(folder, "cpu")
     assert "\n" not in str(caught.value)
-    other = load(exported / "plain", "cpu").policy
-    with torch.no_grad():
-        other.head.out.bias.add_(0.5)
-    put(graph_of(other, SPEC))
+    other = onnx.load_from_string(good)
+    (bias,) = [one for one in other.graph.initializer if one.name.endswith("head.out.bias")]
+    bias.raw_data = (onnx.numpy_helper.to_array(bias) + np.float32(0.5)).tobytes()
+    put(other.SerializeToString())
     with pytest.raises(AgentError, match="does not give the golden chunk"):
         load(folder, "cpu")
     put(good)
@@ -117,11 +119,3 @@ def test_what_cannot_be_exported_is_told_in_one_line(
     with pytest.raises(AgentError, match=r"onnxruntime is missing; .*uv sync --extra onnx"):
         load(exported / "fast", "cpu")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_the_agent_that_ships_can_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", "--agent", "tidy_desk", "--out", str(tmp_path / "fast")]) == 0
-    assert f"agent written to {tmp_path / 'fast'}" in capsys.readouterr().out.replace("\n", "")
-    plain, fast = load("tidy_desk", "cpu"), load(tmp_path / "fast", "cpu")
-    assert fast.replay_golden_trace() == pytest.approx(plain.replay_golden_trace(), abs=1e-5)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import vla.agent
 from tests import staged_recipe
 from tests.lerobot_data import make_dataset
 from tests.test_deploy_sim import patient_robot
 from vla import cli, registry
+from vla.agent import load
 from vla.eval.folder import read_results
 from vla.serve.server import running
 
@@ -66,7 +66,7 @@ SMALL = {
     "deploy": ["--seconds", "5", "--config", "panda.yaml"],  # one that bears with a shared machine
     "bag": [],
     "sim-robot": [],
-    "export": ["--agent", "runs/mine"],
+    "export": [],
     "bench": ["--minutes", "0.02", "--idle"],
     "doctor": [],
     "serve": ["--port", "0"],
@@ -175,7 +175,7 @@ def stands_alone(words: list[str]) -> bool:
     return bool(apart & set(words)) or any(name in " ".join(words) for name in ("pusht", "metaworld", "gymnasium:"))
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")  # LeRobot's own imports warn
 @pytest.mark.parametrize("alone", [False, True], ids=["on the desk", "apart from it"])
@@ -198,11 +198,14 @@ def test_every_command_runs(alone: bool, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "eval_mine" / "report.html").is_file()
     assert (tmp_path / "runs" / "eval_tidy_desk" / "preview.png").is_file()
     assert (tmp_path / "data" / "desk" / "meta" / "vla.json").is_file()
+    plain, quick = load("tidy_desk", "cpu"), load(tmp_path / "runs" / "quick", "cpu")
+    assert quick.graph is not None and quick.hash != plain.hash
+    assert quick.replay_golden_trace() == pytest.approx(plain.replay_golden_trace(), abs=1e-5)
 
 
 @pytest.mark.slow
 def test_the_python_examples_run(tmp_path: Path) -> None:
-    with running(vla.agent.load("tidy_desk", "cpu")) as server:
+    with running(load("tidy_desk", "cpu")) as server:
         for example in blocks("README.md", "python"):
             result = run(["-c", example.replace(SERVED, server.url)], tmp_path)
             assert result.returncode == 0, f"{example}\n{result.stderr[-3000:]}"

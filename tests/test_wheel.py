@@ -17,7 +17,10 @@ from vla import __version__
 ROOT = Path(__file__).resolve().parent.parent
 UV = os.environ.get("UV") or shutil.which("uv")
 
-pytestmark = pytest.mark.skipif(UV is None, reason="uv builds and installs the wheel, and is not on the path")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.skipif(UV is None, reason="uv builds and installs the wheel, and is not on the path"),
+]
 
 
 def run(*words: str | Path, cwd: Path, timeout: float = 500) -> str:
@@ -90,7 +93,6 @@ def test_the_command_line(installed: Path, tmp_path: Path) -> None:
     assert "demonstrations" in run(installed / "vla", "train", "--list", cwd=tmp_path)
 
 
-@pytest.mark.slow
 def test_it_evaluates_from_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     run(installed / "vla", "eval", "--env", "tidy_desk", "--episodes", "2", "--videos", "1", cwd=tmp_path)
     results = json.loads((tmp_path / "runs" / "eval_tidy_desk" / "results.json").read_text())
