@@ -1,4 +1,4 @@
-"""What holds for every test: no hub, no window, threads that sleep when idle, and signals that arrive."""
+"""What holds for every test: no hub, no window, one thread that sleeps when idle, and signals that arrive."""
 
 import gc
 import os
@@ -8,6 +8,8 @@ import sys
 from vla.paths import cache_dir
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Networks for tests are tiny: a second thread costs three times what it takes over, and the tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
@@ -17,8 +19,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# The tests start hundreds of Pythons. Told to leave no bytecode beside the sources, each would compile torch anew, which
-# takes seconds: then it lies in the user's cache.
+# The tests start hundreds of Pythons. Told to leave no bytecode beside the sources, each would compile torch
+# anew, which takes seconds: then the bytecode lies in the user's cache.
 if sys.dont_write_bytecode:
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(cache_dir() / "bytecode")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
