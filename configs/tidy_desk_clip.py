@@ -19,10 +19,10 @@ def recipe() -> Recipe:
         policy_config=ClipConfig(eyes="tidy_desk"),
         data=DataConfig("data/tidy_desk_clip", stills=6_144, colour_jitter=0.1),
         optim=OptimConfig(
-            steps=1000,
+            steps=1600,
             batch_size=48,
             lr=1e-3,
-            decay=0.8,
+            decay=0.7,
             warmup_steps=50,
             ema_decay=0.99,
             log_every=20,

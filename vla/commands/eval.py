@@ -26,6 +26,7 @@ EPILOG = """examples:
   vla eval --env tidy_desk --instruction "请整理桌面" --items 5
   vla eval --env tidy_desk --episodes 200 --kind named --language zh --workers 8
   vla eval --env tidy_desk --check                      does it truly see and read?
+  vla eval --env tidy_desk --judge clip                 where a judge of the last pictures disagrees with the physics
   vla eval --env metaworld --agent runs/mt50 --episodes 10 --seed 0,1,2
                                                         three times ten of each task, by tier, beside what was published
   vla eval --env tidy_desk --perturb camera=strong,light,latency=150ms
@@ -101,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|lerobot:DIR",
         help="compare, paired by episode, with another run's results, or with LeRobot's policy in a folder",
     )
+    add("--judge", metavar="clip|DIR", help="also let a model of vla align judge each episode by its last picture")
     add("--repeat", type=Path, metavar="FILE", help="repeat the evaluation of this results.json, with its settings")
     add(
         "--check",
@@ -148,6 +150,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         items=args.items,
         execute=args.execute,
         playback=args.playback,
+        judge=args.judge,
         videos=args.videos,
         check=args.check,
         agent=args.agent,
