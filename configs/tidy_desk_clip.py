@@ -10,7 +10,7 @@ def recipe() -> Recipe:
     vla align tidy_desk_clip
     vla align --measure --model runs/tidy_desk_clip
 
-    It renders its own scenes into data/tidy_desk_clip. docs/notebook.md has what it came to.
+    It renders its own scenes into data/tidy_desk_clip. docs/lab_notebook.md has what it came to.
     """
     return Recipe(
         name="tidy_desk_clip",

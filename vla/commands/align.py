@@ -64,7 +64,7 @@ def _measure(args: argparse.Namespace, extra: list[str]) -> int:
     from vla.host.progress import Progress
     from vla.host.provenance import commit
     from vla.nn.clip_folder import SHIPPED, load
-    from vla.registry import EnvRef
+    from vla.registry import EnvRef, from_file
 
     seed = 0
     for word in extra:
@@ -77,6 +77,7 @@ def _measure(args: argparse.Namespace, extra: list[str]) -> int:
     scorer = load(model)
     out = Path(args.out or Path("runs") / "align")
     require_room(out)
+    from_file("env", scorer.env, f"the model {model}")  # may be anybody's
     with EnvRef(scorer.env).opened() as env, Progress() as bar:
         task = bar.add_task("measuring", total=scenes + episodes)
         found = measure(scorer, env, scenes, episodes, seed, lambda: bar.advance(task))

@@ -75,4 +75,4 @@ def read_picture(file: Path, pixels: tuple[int, int], resize: bool) -> Any:
                 "picture of its own camera, or --resize"
             )
         image = ImageOps.fit(image, (width, height))
-    return np.asarray(image)
+    return np.array(image)

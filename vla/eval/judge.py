@@ -56,7 +56,7 @@ def judged(name: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
     }
     if not seen:
         return found | {"scores": {}, "disagreements": []}
-    pictures = np.stack([np.asarray(Image.open(io.BytesIO(one.last)).convert("RGB")) for one in seen if one.last])
+    pictures = np.stack([np.array(Image.open(io.BytesIO(one.last)).convert("RGB")) for one in seen if one.last])
     scores = scorer.success(scorer.embed(pictures), [one.instruction for one in seen]).tolist()
     won = np.array([one.success for one in seen])
     if won.any() and not won.all():

@@ -115,7 +115,8 @@ class Scorer:
             f"# {self.name}\n\nScores how well a picture of the camera `{self.camera}` of `{self.env}` "
             f"({self.pixels[1]}x{self.pixels[0]} pixels) fits a sentence in English or Chinese, and whether an "
             f"instruction is done in it. {count / 1e6:.1f} M parameters, {how}.\n\n"
-            "It knows this simulated desk alone. `vla align --measure` measures it; docs/notebook.md has the figures.\n"
+            "It knows this simulated desk alone. `vla align --measure` measures it; the figures are in "
+            "docs/lab_notebook.md.\n"
         )
 
 
