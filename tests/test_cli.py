@@ -68,13 +68,13 @@ def test_each_command_teaches_by_example(name: str, capsys: pytest.CaptureFixtur
     assert f"usage: vla {name}" in out and cli.COMMANDS[name] in out and "examples:" in out and f"  vla {name}" in out
 
 
-def test_only_train_takes_overrides() -> None:
+def test_only_training_takes_overrides() -> None:
     taking = [
         n
         for n in cli.COMMANDS
         if getattr(importlib.import_module(f"vla.commands.{n.replace('-', '_')}"), "ACCEPTS_OVERRIDES", False)
     ]
-    assert taking == ["train"]
+    assert taking == ["train", "align"]
 
 
 def test_help_of_a_command_by_the_word_help(capsys: pytest.CaptureFixture[str], fake: Callable) -> None:

@@ -61,6 +61,8 @@ SMALL = {
         "2",
     ],
     "eval": ["--episodes", "2", "--items", "2", "--kind", "named", "--workers", "1", "--videos", "1"],
+    "align": ["--scenes", "5", "--episodes", "2"],
+    "score": [],
     "ask": [],
     "compare": [],
     "deploy": ["--seconds", "5", "--config", "panda.yaml"],  # one that bears with a shared machine

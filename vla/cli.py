@@ -23,6 +23,8 @@ COMMANDS: dict[str, str] = {
     "record": "record demonstrations by an env's expert into a LeRobot dataset, or replay them",
     "train": "train an agent from a recipe and a recorded dataset",
     "eval": "measure an agent in a simulated env",
+    "align": "train pictures and sentences into one space (CLIP), or measure what was trained",
+    "score": "score a picture against sentences, and whether an instruction is done in it",
     "ask": "ask an agent with a language model what it sees",
     "serve": "serve an agent over a websocket, to simulators and robots elsewhere",
     "compare": "compare evaluations, paired on the same episodes",

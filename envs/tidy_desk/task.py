@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+import envs.tidy_desk.captions as captioning
 import envs.tidy_desk.descriptions as descriptions
 import envs.tidy_desk.instructions as instructions
 import envs.tidy_desk.questions as asking
@@ -41,10 +42,12 @@ from envs.tidy_desk.layout import (
     sample_layout,
 )
 from envs.tidy_desk.options import LONGEST, check_options
+from envs.tidy_desk.outcomes import OUTCOMES, arrange
 from envs.tidy_desk.rewording import reword
 from envs.tidy_desk.scene import Scene
 from vla.contracts import EnvSpec, Observation, ReferringExpression, StepResult, VlaError
 from vla.contracts.abilities import Shortfall
+from vla.contracts.captions import Caption, Wish
 from vla.contracts.questions import Question
 from vla.perturb import axes as perturb
 
@@ -75,6 +78,7 @@ class TidyDesk(gymnasium.Env):
     """
 
     safety_limits: ClassVar[dict[str, float]] = LIMITS
+    outcomes = OUTCOMES
     PERTURBATIONS = ("camera", "light", "texture", "distractors", "layout", "language", "state")
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT)}  # type: ignore[misc]
 
@@ -290,6 +294,18 @@ class TidyDesk(gymnasium.Env):
     def questions(self, rng: np.random.Generator, split: str = "train") -> list[Question]:
         """See ``envs.tidy_desk.questions``."""
         return asking.questions(self.scene, self.instruction, rng, split)
+
+    def captions(self, rng: np.random.Generator, split: str = "train") -> list[Caption]:
+        """See ``envs.tidy_desk.captions``. Both splits word them alike."""
+        return captioning.captions(self.scene, rng)
+
+    def wishes(self, rng: np.random.Generator, split: str = "train") -> list[Wish]:
+        """See ``envs.tidy_desk.captions``."""
+        return captioning.wishes(self.scene, self.goal, rng, split)
+
+    def arrange(self, outcome: str, rng: np.random.Generator) -> None:
+        """See ``envs.tidy_desk.outcomes``."""
+        arrange(self.scene, outcome, rng)
 
     def doing(self) -> str:
         """See ``vla.contracts.abilities.Explains``."""

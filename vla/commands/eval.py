@@ -30,6 +30,7 @@ EPILOG = """examples:
   vla eval --env tidy_desk --episodes 500 --slots 64 --cluster ray://10.0.0.1:10001
                                                         its envs on a Ray cluster (extra ray); see docs/scale.md
   vla eval --env tidy_desk --check                      does it truly see and read?
+  vla eval --env tidy_desk --judge clip                 where a judge of the last pictures disagrees with the physics
   vla eval --env metaworld --agent runs/mt50 --episodes 10 --seed 0,1,2
                                                         three times ten of each task, by tier, beside what was published
   vla eval --env tidy_desk --perturb camera=strong,light,latency=150ms
@@ -111,6 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|lerobot:DIR",
         help="compare, paired by episode, with another run's results, or with LeRobot's policy in a folder",
     )
+    add("--judge", metavar="clip|DIR", help="also let a model of vla align judge each episode by its last picture")
     add("--repeat", type=Path, metavar="FILE", help="repeat the evaluation of this results.json, with its settings")
     add(
         "--check",
@@ -160,6 +162,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         execute=args.execute,
         playback=args.playback,
         planner=args.planner,
+        judge=args.judge,
         videos=args.videos,
         check=args.check,
         agent=args.agent,

@@ -11,7 +11,7 @@ from vla.contracts import VlaError
 from vla.eval.folder import RESULTS, read_results
 
 # Settings that do not decide which episodes are played. What the agent plays of each chunk is the agent's own matter.
-FREE_SETTINGS = {"workers", "slots", "videos", "check", "execute", "agent", "suite", "device", "playback"}
+FREE_SETTINGS = {"workers", "slots", "videos", "check", "execute", "agent", "suite", "device", "playback", "judge"}
 # Of the env's own code, and of that and all else that an agent meets: the arm, its control, the renderer, the loop.
 ENV_HASHES = ("env_code_hash", "world_code_hash")
 Rows = list[tuple[str, str, str]]

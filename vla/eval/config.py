@@ -44,6 +44,8 @@ class EvalConfig:
         device: where the agent runs, as ``vla eval --device`` takes it; None for a GPU if there is one. Noted only.
         env_options: arguments for the env's constructor, e.g. ``{"cameras_px": 224}``.
         perturb: what is made harder, axis to strength; see ``vla.perturb``.
+        judge: towers of ``vla align`` that judge each episode by its last picture, beside the env: ``clip`` for those
+            that ship, or a folder; None for none.
         suite: axis to strengths of the robustness suite that this evaluation is the unperturbed part of; see
             ``vla.eval.robustness``. Empty for none.
     """
@@ -69,6 +71,7 @@ class EvalConfig:
     device: str | None = None
     playback: str | None = None
     planner: str | None = None
+    judge: str | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -124,7 +127,9 @@ class EvalConfig:
         for index in range(count * len(self.seeds)):
             task = {"task": tasks[index % len(tasks)]} if tasks else {}
             seed = episode_seed("evaluate", self.seeds[index // count], index % count)
-            requests.append(EpisodeRequest(index, seed, given | task, perturb=dict(self.perturb)))
+            requests.append(
+                EpisodeRequest(index, seed, given | task, perturb=dict(self.perturb), last=bool(self.judge))
+            )
         if tasks:  # the slots take the requests in turn
             requests.sort(key=lambda request: (request.index % len(tasks) // self.slots, request.index))
         return requests

@@ -16,7 +16,7 @@ from vla.eval.checks import run_checks
 from vla.eval.comparable import require_shared
 from vla.eval.compare import compare_shared
 from vla.eval.config import EvalConfig
-from vla.eval.folder import REPORT, RESULTS, read_results, write_all, write_results, write_unfinished
+from vla.eval.folder import REPORT, RESULTS, read_results, write_all, write_last, write_results, write_unfinished
 from vla.eval.results import summarise
 from vla.host.files import require_room
 from vla.rollout.loop import Actor, EpisodeRequest, EpisodeResult, RolloutInterrupted, Timing, run_episodes
@@ -70,6 +70,10 @@ def evaluate(
             can't be written, or agent and env do not fit; with ``keep``, ``out`` holds another evaluation.
     """
     config.check_env()
+    if config.judge:
+        from vla.eval.judge import require_judge
+
+        require_judge(config.judge, config.env_ref.spec())
     other = read_results(against) if against is not None else None
     requests = config.requests()
     if other is not None:  # told now, not after an hour of playing
@@ -101,6 +105,12 @@ def evaluate(
         reported = False
     shown = _choose_videos(results, config.videos)
     try:
+        if config.judge and "judge" not in summary:
+            from vla.eval.judge import judged
+
+            write_last(out, results)
+            summary["judge"] = judged(config.judge, results)
+            reported = False
         if not reported:
             write_all(out, summary, shown)
         if other is not None:

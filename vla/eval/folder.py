@@ -62,10 +62,27 @@ def write_all(out: Path, summary: dict[str, Any], shown: Sequence[EpisodeResult]
 def write_unfinished(out: Path, summary: dict[str, Any], done: Sequence[EpisodeResult]) -> None:
     """Write what is finished of a run, so that ``unfinished`` can read it. Raises OSError."""
     filmed = [result for result in done if result.video]
-    kept = [{k: v for k, v in asdict(replace(one, video=None)).items() if k != "video"} for one in done]
+    kept = [
+        {k: v for k, v in asdict(replace(one, video=None, last=None)).items() if k not in ("video", "last")}
+        for one in done
+    ]
     more = {_UNFINISHED: kept, "videos": [f"videos/{_video_name(result)}" for result in filmed]}
     write_results(out, summary | more)
     _write_videos(out / "videos", filmed)
+    write_last(out, done)
+
+
+def write_last(out: Path, results: Sequence[EpisodeResult]) -> None:
+    """Write the last pictures of those episodes that have one into ``frames/``. Raises OSError."""
+    for result in results:
+        if result.last is not None:
+            (out / "frames").mkdir(exist_ok=True)
+            write_atomically(out / last_name(result), result.last)
+
+
+def last_name(result: EpisodeResult) -> str:
+    """Where the last picture of an episode lies in the folder."""
+    return f"frames/episode_{result.index:04d}_last.png"
 
 
 def _write_videos(folder: Path, shown: Sequence[EpisodeResult]) -> None:
@@ -138,6 +155,8 @@ def _with_video(out: Path, data: dict[str, Any], result: EpisodeResult) -> Episo
     file = out / "videos" / _video_name(result)
     if f"videos/{file.name}" in data.get("videos", []) and file.is_file():
         result.video = file.read_bytes()
+    if data.get("settings", {}).get("judge") and (out / last_name(result)).is_file():
+        result.last = (out / last_name(result)).read_bytes()
     return result
 
 

@@ -49,6 +49,11 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
     if summary.get("failures"):
         counts = ", ".join(f"{count} × {reason}" for reason, count in summary["failures"].items())
         console.print(f"failures: {counts}", highlight=False, markup=False)
+    if summary.get("judge", {}).get("agrees"):
+        judge = summary["judge"]
+        area = f", ROC AUC {judge['auc']['auc']:.3f}" if "auc" in judge else ""
+        rate = f"{percent(judge['agrees']['rate'])} of {judge['n']} episodes{area}"
+        console.print(plain(f"the judge {judge['model']} agrees with the physics in {rate}"), highlight=False)
     if "tiers" in summary:
         benchmark = load_env(summary["env"]).benchmark  # type: ignore[attr-defined]
         published = Table(title="beside what was published, success in %", title_justify="left", caption_justify="left")

@@ -132,3 +132,48 @@ class LanguageModelTrunkConfig:
             raise VlaError(f"--{prefix}tokens {self.tokens} must be a square number, e.g. 16")
         if self.layers and max(self.read, default=0) > self.layers:
             raise VlaError(f"--{prefix}read {list(self.read)} goes beyond --{prefix}layers {self.layers}")
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """An image tower and a text tower that meet in one space, see ``vla.nn.clip``.
+
+    Attributes:
+        open_clip: an architecture of open_clip (extra ``generation``), by its name or as the path of its JSON file, in
+            place of our towers; empty for ours.
+        weights: for ``open_clip``, a file with its weights, or a tag that is fetched; empty for fresh ones.
+        eyes: an agent, by name or folder, whose first camera's network our image tower starts from; empty for fresh
+            weights.
+        vision: the image tower's network, as the compact trunk has it.
+        pixels: the side of the image that it sees.
+        map_dim: channels of its map.
+        queries: tokens that read the map.
+        width: of those tokens, and of the words.
+        language_depth: transformer blocks over the words.
+        dim: of the space where both towers meet.
+        wrong: for each caption, so many that differ from it in a word and are not true.
+        wishes: for each picture, so many instructions that are done in it, or not.
+    """
+
+    open_clip: str = ""
+    weights: str = ""
+    eyes: str = ""
+    vision: str = "mobilenetv4_conv_small"
+    pixels: Annotated[int, Between(16, 2048)] = 128
+    map_dim: Annotated[int, Between(1, 4096)] = 64
+    queries: Annotated[int, Between(1, 1024)] = 16
+    width: Annotated[int, Between(4, 4096)] = 128
+    language_depth: Annotated[int, Between(0, 64)] = 2
+    dim: Annotated[int, Between(1, 4096)] = 256
+    wrong: Annotated[int, Between(0, 4)] = 2
+    wishes: Annotated[int, Between(1, 64)] = 2
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
+
+    def check(self, prefix: str) -> None:
+        """Raise VlaError where a setting is impossible. ``prefix`` is what its name begins with."""
+        if self.width % 4:
+            raise VlaError(f"--{prefix}width {self.width} must be a multiple of 4")
+        if self.weights and not self.open_clip:
+            raise VlaError(f"--{prefix}weights are those of an architecture of open_clip: name it, --{prefix}open_clip")

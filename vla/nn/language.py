@@ -70,9 +70,9 @@ def _short(sentence: str) -> str:
     return printable(sentence if len(sentence) <= 80 else f"{sentence[:25]} … {sentence[-50:]}")
 
 
-def tokenize(sentence: str, buckets: int) -> list[tuple[int, ...]]:
-    """The sentence's tokens, each as the bucket numbers (1 to buckets - 1) of its n-grams. Bucket 0 pads."""
-    return [_gram_ids(token, buckets) for token in split_words(sentence)[:_LENGTH]] or [(0,)]
+def tokenize(sentence: str, buckets: int, length: int = _LENGTH) -> list[tuple[int, ...]]:
+    """The sentence's first tokens, each as the bucket numbers (1 to buckets - 1) of its n-grams. Bucket 0 pads."""
+    return [_gram_ids(token, buckets) for token in split_words(sentence)[:length]] or [(0,)]
 
 
 def losses(sentences: Iterable[str]) -> list[str]:
@@ -106,7 +106,9 @@ def losses(sentences: Iterable[str]) -> list[str]:
     return [f"warning: {line}" for line in lines]
 
 
-def with_unknown_words(tokens: list[tuple[int, ...]], buckets: int, rng: random.Random) -> list[tuple[int, ...]]:
+def with_unknown_words(
+    tokens: list[tuple[int, ...]], buckets: int, rng: random.Random, length: int = _LENGTH
+) -> list[tuple[int, ...]]:
     """The same tokens in the same order, and in every other sentence some random ones between them."""
     if rng.random() < 0.5:
         return tokens
@@ -116,7 +118,7 @@ def with_unknown_words(tokens: list[tuple[int, ...]], buckets: int, rng: random.
             mixed.append(tuple(rng.randrange(1, buckets) for _ in range(rng.randint(1, _GRAMS // 2))))
         if token is not None:
             mixed.append(token)
-    return mixed if len(mixed) <= _LENGTH else tokens
+    return mixed if len(mixed) <= length else tokens
 
 
 class LanguageEncoder(nn.Module):
@@ -128,14 +130,23 @@ class LanguageEncoder(nn.Module):
         buckets: rows of the n-gram table.
         dropout: share of the tokens that are hidden in training, so that no single word is relied on. 0 also leaves
             out the words that mean nothing (``with_unknown_words``).
+        length: the most tokens of one sentence.
     """
 
-    def __init__(self, dim: int, depth: int = 2, heads: int = 4, buckets: int = BUCKETS, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        dim: int,
+        depth: int = 2,
+        heads: int = 4,
+        buckets: int = BUCKETS,
+        dropout: float = 0.1,
+        length: int = _LENGTH,
+    ) -> None:
         super().__init__()
-        self.buckets, self.dropout = buckets, dropout
+        self.buckets, self.dropout, self.length = buckets, dropout, length
         self.grams = nn.EmbeddingBag(buckets, dim, mode="mean", padding_idx=0)
         nn.init.normal_(self.grams.weight, std=0.5)
-        self.position = nn.Parameter(0.02 * torch.randn(_LENGTH + 1, dim))
+        self.position = nn.Parameter(0.02 * torch.randn(length + 1, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, ratio=2) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self._cache: dict[str, Tensor] = {}
@@ -168,10 +179,10 @@ class LanguageEncoder(nn.Module):
         return features[pick], mask[pick]
 
     def _encode(self, sentences: list[str]) -> tuple[Tensor, Tensor]:
-        tokens = [tokenize(sentence, self.buckets) for sentence in sentences]
+        tokens = [tokenize(sentence, self.buckets, self.length) for sentence in sentences]
         if self.training and self.dropout:
             rng = random.Random(int(torch.randint(2**31, ())))
-            tokens = [with_unknown_words(sentence, self.buckets, rng) for sentence in tokens]
+            tokens = [with_unknown_words(sentence, self.buckets, rng, self.length) for sentence in tokens]
         longest = max(map(len, tokens))
         device = self.position.device
         ids = torch.zeros(len(tokens), longest, _GRAMS, dtype=torch.long)

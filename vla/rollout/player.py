@@ -28,6 +28,7 @@ class EpisodeRequest:
         options: what ``Env.reset`` takes.
         swap: ask for another item than the one that the episode is about; needs ``vla.contracts.abilities.AsksFor``.
         perturb: axis to strength; see ``vla.perturb``.
+        last: keep its last picture, for a judge.
     """
 
     index: int
@@ -35,6 +36,7 @@ class EpisodeRequest:
     options: dict[str, Any] = field(default_factory=dict)
     swap: bool = False
     perturb: dict[str, str] = field(default_factory=dict)
+    last: bool = False
 
 
 @dataclass
@@ -57,6 +59,7 @@ class EpisodeResult:
         time_to_success_s: simulated seconds until success, None without it.
         items: for each item ``name``, ``category``, ``asked`` and ``placed``.
         video: an mp4 file's content, where one was asked for.
+        last: a PNG of the first camera's last picture, where it was to be kept.
         reason: of a failure, in words that are the same for all of its kind, e.g. ``dropped``; empty after a success,
             and where the instruction was swapped.
         why: what went wrong, in a sentence.
@@ -83,6 +86,7 @@ class EpisodeResult:
     time_to_success_s: float | None = None
     items: list[dict[str, Any]] = field(default_factory=list)
     video: bytes | None = None
+    last: bytes | None = None
     reason: str = ""
     why: str = ""
     error: str | None = None
@@ -287,6 +291,8 @@ class EpisodePlayer:
         elif not result.success and not self._request.swap:  # the env knows what it asked for, not what the swap did
             fell = explain(self._env, result.progress, self._truncated, result.steps * self._env.env_spec.dt)
             result.reason, result.why = fell.reason, fell.detail
+        if self._request.last:
+            result.last = png(self._env.observe().images[self._env.env_spec.cameras[0].name])
         self._develop()
 
     def _failed(self, error: BaseException) -> None:
@@ -312,3 +318,14 @@ class EpisodePlayer:
         if env is not None:
             with contextlib.suppress(Exception, SystemExit):  # one that has raised may do so again
                 env.close()
+
+
+def png(image: np.ndarray) -> bytes:
+    """A picture (H, W, 3), uint8, as a PNG file's content."""
+    import io
+
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()

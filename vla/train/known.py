@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vla.contracts import VlaError
 from vla.registry import UnknownNameError, load_function
+from vla.train.align import Alignment
 from vla.train.answers import Answers
 from vla.train.cloning import BehaviourCloning
 from vla.train.distil import Distillation
@@ -11,6 +12,7 @@ from vla.train.grounding import Grounding
 from vla.train.objectives import Objective
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "alignment": Alignment,
     "answers": Answers,
     "behaviour_cloning": BehaviourCloning,
     "distillation": Distillation,

@@ -16,6 +16,7 @@ from vla.registry import load_env
 from vla.rollout.loop import EpisodeResult
 
 MOST_VIDEO_BYTES = 12_000_000  # videos beyond this stay in the folder and are only named in the report
+MOST_PICTURES = 60  # of a judge's disagreements; a few kilobytes each
 _BINS = 12
 
 
@@ -27,11 +28,11 @@ def write_report(path: Path, summary: dict[str, Any], shown: Sequence[EpisodeRes
         summary: the content of ``results.json``.
         shown: filmed episodes to show.
     """
-    write_atomically(path, render(summary, shown))
+    write_atomically(path, render(summary, shown, path.parent))
 
 
-def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
-    """The report as one HTML document."""
+def render(summary: dict[str, Any], shown: Sequence[EpisodeResult], folder: Path = Path()) -> str:
+    """The report as one HTML document; ``folder`` holds the pictures that a judge was shown."""
     times = [e["time_to_success_s"] for e in summary["episodes_detail"] if e["time_to_success_s"] is not None]
     films = _films(shown)
     more = {
@@ -43,6 +44,7 @@ def render(summary: dict[str, Any], shown: Sequence[EpisodeResult]) -> str:
         "delays": _delay_curve(summary.get("delay_ms")),
         "published": _published(summary),
         "films": films,
+        "judged": _judged(summary, folder),
         "left_out": sum(one.video is not None for one in shown) - len(films),
         "bins": _histogram(times),
         "times": times,
@@ -57,6 +59,15 @@ def _films(shown: Sequence[EpisodeResult]) -> list[tuple[EpisodeResult, str]]:
         if one.video and spent + len(one.video) <= MOST_VIDEO_BYTES:
             spent += len(one.video)
             found.append((one, base64.b64encode(one.video).decode()))
+    return found
+
+
+def _judged(summary: dict[str, Any], folder: Path) -> list[tuple[dict[str, Any], str]]:
+    """Where the judge and the env disagree, each with the last picture in base64."""
+    found = []
+    for one in summary.get("judge", {}).get("disagreements", [])[:MOST_PICTURES]:
+        file = folder / one["picture"]
+        found.append((one, base64.b64encode(file.read_bytes()).decode() if file.is_file() else ""))
     return found
 
 

@@ -1,0 +1,220 @@
+"""Captioned scenes: pictures of one camera, what is true of each in words and what is not, and how far its episode was.
+
+They come in groups of ``GROUP`` pictures. Every other group is an episode of the expert, with bursts of noise: moments
+of it, two of them as late as the thing is about to be let go, its end, and then other outcomes under the same arm. The
+rest are scenes as in the middle of an episode, rearranged. So the arm's pose alone tells nothing about success.
+
+They are made once, from a seed, in a folder of their own; an interrupted run leaves ``FOLDER.part``, and the next one
+goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from filelock import FileLock
+
+from vla.contracts import VlaError, episode_seed
+from vla.contracts.abilities import Refers
+from vla.contracts.captions import Arranges, Captions
+from vla.data.caches import gather, mapped, reserve
+from vla.host.files import write_atomically
+from vla.host.parallel import SlotPool, available_cpus
+from vla.registry import EnvRef
+
+FORMAT_VERSION = 1
+GROUP = 8  # pictures that come of one episode, or of two scenes
+_ROUND = 8  # groups that a worker makes before it hands them over
+_MOMENTS, _LATE = 3, 2  # of an episode, before its end: anywhere, and in its last fifth
+_NOISE, _MEMORY = 0.02, 0.8  # metres; of the disturbance of the expert's actions, and how long it lasts
+_LONGEST = 400  # steps
+_EVERY = 3  # steps between two moments that may be kept
+
+
+class Captioned:
+    """N pictures, with sentences and times. ``Captioned.build`` makes them.
+
+    Attributes:
+        frames: uint8 (N, H, W, 3), a memory map.
+        elapsed: float32 (N,): the share of a successful episode that was over, 0 to 1; NaN out of one.
+        texts: for each picture ``captions`` and ``wishes``, of the fields of ``vla.contracts.captions``.
+        fingerprint: of all but the pictures, in hexadecimal.
+    """
+
+    def __init__(self, root: Path, document: dict[str, Any]) -> None:
+        try:
+            self.frames = mapped(root / "frames.npy")
+            self.elapsed = np.load(root / "elapsed.npy")
+        except (OSError, ValueError, EOFError) as error:
+            raise VlaError(f"the captioned scenes {root} are damaged: {error}; delete the folder") from error
+        self.texts: list[dict[str, Any]] = document["texts"]
+        known = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+        known.update(np.ascontiguousarray(self.elapsed))
+        self.fingerprint = known.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.elapsed)
+
+    def images(self, rows: np.ndarray) -> Any:
+        """uint8 (B, H, W, 3), a fresh tensor."""
+        return gather(self.frames, rows)
+
+    @classmethod
+    def build(
+        cls, env: EnvRef, count: int, seed: int, home: Path, split: str = "train", progress: bool = True
+    ) -> Captioned:
+        """Open them if they are there, else make them.
+
+        Args:
+            env: which one; it can caption and arrange (``vla.contracts.captions``), and has an expert.
+            count: pictures, rounded up to whole groups.
+            seed: the run's seed.
+            home: they lie in a folder below, named after all of this.
+            split: of scenes and words; ``heldout`` ones show scenes that no others show.
+            progress: show a progress bar.
+
+        Raises VlaError where the env cannot do it, or the disk is full.
+        """
+        groups = -(-count // GROUP)
+        identity = {"env": env.name, "options": env.options, "groups": groups, "seed": seed, "split": split}
+        key = hashlib.sha256(json.dumps([FORMAT_VERSION, identity], sort_keys=True).encode()).hexdigest()[:8]
+        root = home / f"captioned-{split}-seed{seed}-{groups * GROUP}-{key}"
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(root.with_name(f"{root.name}.lock")):  # of two runs one waits for the other
+                if not root.exists():
+                    _make(partial(_Photographer, env, split), groups, seed, identity, root, progress)
+        except OSError as error:
+            raise VlaError(f"cannot write the captioned scenes {root}: {error.strerror or error}") from error
+        try:
+            document = json.loads((root / "texts.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise VlaError(f"the captioned scenes {root} are damaged: {error}; delete the folder") from error
+        return cls(root, document)
+
+
+def require_captions(env: Any, name: str) -> None:
+    """Raise VlaError unless an env can be captioned."""
+    for ability, what in ((Captions, "captions"), (Arranges, "outcomes"), (Refers, "referring expressions")):
+        if not isinstance(env, ability):
+            raise VlaError(f"env {name} has no {what}, which captioned scenes need (vla/contracts/captions.py)")
+
+
+class _Photographer:
+    """Makes groups of one env. Lives in a worker."""
+
+    def __init__(self, env: EnvRef, split: str) -> None:
+        self._env, self._split = cast(Any, env.make()), split
+        require_captions(self._env, env.name)
+        self._camera = self._env.env_spec.cameras[0].name
+
+    def shoot(self, seed: int, groups: Sequence[int]) -> dict[str, Any]:
+        """Some groups, as columns."""
+        self._frames: list[np.ndarray] = []
+        self._texts: list[dict[str, Any]] = []
+        self._elapsed: list[float] = []
+        for group in groups:
+            own = episode_seed("stills" if self._split == "train" else "questions", seed, group)
+            (self._episode if group % 2 else self._scenes)(own, np.random.default_rng([own, 1]))
+        return {"frames": np.array(self._frames), "texts": self._texts, "elapsed": np.array(self._elapsed, np.float32)}
+
+    def _picture(self) -> np.ndarray:
+        return self._env.observe().images[self._camera]
+
+    def _keep(self, rng: np.random.Generator, elapsed: float = np.nan) -> None:
+        self._frames.append(self._picture())
+        self._texts.append(said(self._env, rng, self._split))
+        self._elapsed.append(elapsed)
+
+    def _scenes(self, own: int, rng: np.random.Generator) -> None:
+        for half in range(2):
+            # The second is one of the same seed's other stage: no other group has it.
+            stage = "midway" if half == 0 else "start"
+            self._env.reset(seed=own, options={"split": self._split, "stage": stage})
+            self._keep(rng)
+            for _ in range(GROUP // 2 - 1):
+                self._env.arrange("mixed", rng)
+                self._keep(rng)
+
+    def _episode(self, own: int, rng: np.random.Generator) -> None:
+        self._env.reset(seed=own, options={"split": self._split})
+        expert, drift = self._env.expert(), np.zeros(3)
+        moments: list[tuple[np.ndarray, dict[str, Any]]] = []
+        result = None
+        for step in range(_LONGEST):
+            if step % _EVERY == 0:
+                moments.append((self._picture(), said(self._env, rng, self._split)))
+            action = np.array(expert.act().action, dtype=np.float32)
+            drift = _MEMORY * drift + _NOISE * np.sqrt(1 - _MEMORY**2) * rng.standard_normal(3) * (rng.random() < 0.5)
+            action[:3] += drift.astype(np.float32)
+            result = self._env.play(action)
+            if result.terminated or result.truncated:
+                break
+        won, length = result is not None and bool(result.info["success"]), len(moments)
+        chosen = [int(i) for i in rng.integers(0, length, _MOMENTS)]
+        chosen += [int(i) for i in rng.integers(length - max(1, length // 5), length, _LATE)]
+        for index in chosen:
+            self._frames.append(moments[index][0])
+            self._texts.append(moments[index][1])
+            self._elapsed.append(index / length if won else np.nan)
+        self._keep(rng, 1.0 if won else np.nan)
+        for outcome in ("beside", "mixed"):
+            self._env.arrange(outcome, rng)
+            self._keep(rng)
+
+    def close(self) -> None:
+        """Free the env."""
+        self._env.close()
+
+
+def said(env: Captions, rng: np.random.Generator, split: str) -> dict[str, Any]:
+    """Captions and wishes of the present scene, as JSON types."""
+    return {
+        "captions": [[one.text, one.language, list(one.wrong), list(one.differs)] for one in env.captions(rng, split)],
+        "wishes": [[one.text, one.language, one.done] for one in env.wishes(rng, split)],
+    }
+
+
+def _make(make: Any, groups: int, seed: int, identity: dict[str, Any], root: Path, progress: bool) -> None:
+    """Make the folder ``root``. What an interrupted run has made is taken up again."""
+    from vla.host.progress import Progress
+
+    part = root.with_name(f"{root.name}.part")
+    part.mkdir(exist_ok=True)
+    rounds = {part / f"round_{i:06d}.npz": list(range(i, min(i + _ROUND, groups))) for i in range(0, groups, _ROUND)}
+    todo, workers = [file for file in rounds if not file.is_file()], min(available_cpus(), len(rounds))
+    with Progress(disable=not progress) as bar, SlotPool(make, workers, workers) as pool:
+        task = bar.add_task("captioned scenes", total=len(rounds), completed=len(rounds) - len(todo))
+        for first in range(0, len(todo), workers):
+            asked = dict(enumerate(todo[first : first + workers]))
+            answers = pool.call({slot: ("shoot", seed, rounds[file]) for slot, file in asked.items()})
+            for slot, file in asked.items():
+                whole = file.with_name("unfinished.npz")
+                told = json.dumps(answers[slot].pop("texts"), ensure_ascii=False)
+                np.savez(whole, texts=np.array(told), **answers[slot])
+                whole.rename(file)
+                bar.advance(task)
+    shape = np.load(next(iter(rounds)))["frames"].shape[1:]
+    frames = np.lib.format.open_memmap(part / "frames.npy", "w+", np.uint8, (groups * GROUP, *shape))
+    reserve(part / "frames.npy")
+    texts, elapsed, row = [], [], 0
+    for file in rounds:
+        with np.load(file) as shot:
+            frames[row : row + len(shot["elapsed"])] = shot["frames"]
+            row += len(shot["elapsed"])
+            elapsed.append(shot["elapsed"])
+            texts += json.loads(str(shot["texts"]))
+    frames.flush()
+    np.save(part / "elapsed.npy", np.concatenate(elapsed))
+    write_atomically(part / "texts.json", json.dumps({"identity": identity, "texts": texts}, ensure_ascii=False))
+    for file in rounds:
+        file.unlink()
+    shutil.rmtree(root, ignore_errors=True)
+    part.rename(root)
