@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
     "serve": "serve an agent over a websocket, to simulators and robots elsewhere",
     "compare": "compare evaluations, paired on the same episodes",
     "export": "write an agent whose network is an ONNX graph: twice as fast on a CPU",
-    "bench": "measure families of policies side by side, or the control process against the clock",
+    "bench": "measure policies side by side, what lateness costs them, or the control process against the clock",
     "deploy": "let an agent drive a robot: ROS 2, or a simulated one",
     "bag": "what a ROS bag holds, and a dataset made of bags",
     "sim-robot": "the simulated desk as a robot on ROS 2",
