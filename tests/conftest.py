@@ -4,12 +4,15 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
+
+import pytest
 
 from vla.paths import cache_dir
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Networks for tests are tiny: a second thread costs three times what it takes over, and the tests run side by side.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
@@ -31,3 +34,11 @@ def pytest_collection_finish() -> None:
     """What collecting the tests has loaded stays: no collection of garbage need look through it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Commands say how many threads torch has, and the next test may not be theirs."""
+    yield
+    if "torch" in sys.modules and sys.modules["torch"].get_num_threads() > 1:
+        sys.modules["torch"].set_num_threads(1)

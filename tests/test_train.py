@@ -29,6 +29,7 @@ from vla.agent import GOLDEN_TOLERANCE, load
 from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaError
 from vla.data.frames import FORMAT_VERSION, FrameCache, _write_document, _written
 from vla.host.provenance import file_sha256
+from vla.nn import clip_folder
 from vla.nn.policy import Policy, Sampled
 from vla.paths import agents_dir
 from vla.recipe import OBJECTIVE, DataConfig, OptimConfig, Recipe, ValidateConfig, settings, with_overrides
@@ -197,9 +198,11 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     spec = env.env_spec
     env.close()
     data = fake_dataset(tmp_path / "data", spec, monkeypatch)
-    small: dict[str, int | str] = {"policy.dim": 32, "policy.depth": 1}
+    # Real sizes are the next test's.
+    small: dict[str, int | str] = {"policy.dim": 32, "policy.depth": 1, "policy.trunk.vision": "tiny"}
     small |= {"policy.trunk.map_dim": 16, "policy.trunk.language_depth": 1}
     small |= {"policy.trunk.model": "tiny", "policy.trunk.layers": 2}  # of a language model
+    small |= {"policy.eyes": "", "policy.vision": "tiny", "policy.pixels": 32}  # of towers
     words = [f"--{key}={value}" for key, value in small.items() if key in dict(settings(recipe))]
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
     if recipe.data.stills:
@@ -211,6 +214,7 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     elif recipe.init:  # the agent and the corrections are yet to be made
         words += ["--init=", "--init_share=0", "--data.corrections="]
     recipe = with_overrides(recipe, words)
+    monkeypatch.setattr("vla.train.align._HELD_OUT", 16)  # scenes that it renders
     whole, stop = tmp_path / "whole", StopAt(1)
     both = StopAt()
     result = train(recipe, data, whole, on_step=both)
@@ -219,6 +223,9 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
         train(recipe, data, tmp_path / "parts", on_step=stop)
     train(recipe, data, tmp_path / "parts", resume=True, on_step=stop)
     assert stop.losses == both.losses
+    if recipe.objective == "alignment":
+        assert clip_folder.load(str(result.agent_dir)).card and not recipe.policy
+        return
     agent = load(result.agent_dir, device="cpu")
     assert agent.provenance["recipe"]["name"] == name and agent.replay_golden_trace() < GOLDEN_TOLERANCE
 
