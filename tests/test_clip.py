@@ -220,3 +220,13 @@ def test_a_judge_and_the_physics(trained: Path, tmp_path: Path, monkeypatch: pyt
         VlaError, match="knows the camera scene with 32x32 pixels, and the env's first is scene with 16"
     ):
         evaluate(other, DotAgent(), tmp_path / "other")
+
+
+def test_what_ships_scores_a_stored_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["put the red pen in the tray", "tidy the desk", "把桌子收拾好"]
+    words = [word for text in texts for word in ("--text", text)]
+    assert main(["score", "--image", str(Path(__file__).parent / "data" / "desk.png"), *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["text"] for one in found] == texts and all(one["done"] < 0.02 for one in found)
+    assert [one["fit"] for one in found] == pytest.approx([0.0002, 0.3296, 0.6702], abs=0.02)
+    assert [one["over"] for one in found] == pytest.approx([0.3999, 0.5255, 0.4457], abs=0.02)

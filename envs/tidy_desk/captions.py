@@ -70,7 +70,7 @@ def _relation(scene: Scene, things: list[tuple[int, str]], language: str, rng: n
         return None
     a, b = pairs[int(rng.integers(len(pairs)))]
     one, other = scene.placed[a].item, scene.placed[b].item
-    side = "left" if at[a] > at[b] else "right"  # seen by the robot, and in its camera
+    side = "left" if at[a] > at[b] else "right"  # seen by the robot
     return one.color, one.noun, side, name(other.color, other.noun, language, 0, "the")
 
 

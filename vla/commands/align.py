@@ -20,6 +20,8 @@ examples:
                                                   towers of open_clip (extra generation) in place of ours
   vla align --measure                             measure the one that ships
   vla align --measure --model runs/longer         … or your own
+  vla align --measure --calibrate --seed 1 --model runs/longer
+                                                  from which score on --judge takes a picture for done
 
 It takes what `vla train` takes: the recipe is trained by the same trainer. The towers lie in the run's folder clip/,
 which `vla score --model` and `vla eval --judge` take.
@@ -31,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_arguments(parser)
     parser.epilog = EPILOG
     parser.add_argument("--measure", action="store_true", help="measure on held-out scenes in place of training")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="with --measure: write the best threshold of success into the model"
+    )
     parser.add_argument("--model", metavar="NAME", help="what to measure: a folder, or what ships (tidy_desk_clip)")
     parser.add_argument("--scenes", type=int, metavar="N", help="of the measured retrieval (200)")
     parser.add_argument("--episodes", type=int, metavar="N", help="of the measured success and progress (60)")
@@ -47,8 +52,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     if args.measure:
         return _measure(args, extra)
-    for name in ("model", "scenes", "episodes"):
-        if getattr(args, name) is not None:
+    for name in ("model", "scenes", "episodes", "calibrate"):
+        if getattr(args, name):
             raise VlaError(f"--{name} goes with --measure")
     if args.name is None and not (extra and not extra[0].startswith("-")):
         args.name = RECIPE
@@ -63,7 +68,7 @@ def _measure(args: argparse.Namespace, extra: list[str]) -> int:
     from vla.host.files import require_room, write_atomically
     from vla.host.progress import Progress
     from vla.host.provenance import commit
-    from vla.nn.clip_folder import SHIPPED, load
+    from vla.nn.clip_folder import SHIPPED, calibrate, load
     from vla.registry import EnvRef, from_file
 
     seed = 0
@@ -82,6 +87,8 @@ def _measure(args: argparse.Namespace, extra: list[str]) -> int:
         task = bar.add_task("measuring", total=scenes + episodes)
         found = measure(scorer, env, scenes, episodes, seed, lambda: bar.advance(task))
     found |= {"model": model, "env": scorer.env, "commit": commit(), "trained": scorer.provenance}
+    if args.calibrate:
+        calibrate(model, found["threshold"])
     write_atomically(out / "alignment.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print(table(found))
     print(f"written to {out / 'alignment.json'}")
@@ -100,6 +107,8 @@ def table(found: dict[str, Any]) -> str:
     lines += [f"  {kind:<42}  {_rate(one)}" for kind, one in found["retrieval"]["wrong_word_noticed"].items()]
     lines.append(f"success from the last picture, ROC AUC against ({found['episodes']} episodes)")
     lines += [f"  {name.replace('_', ' '):<42}  {_interval(one, 'auc')}" for name, one in found["success_auc"].items()]
+    lines.append(f"taken for done (the best threshold here is {found['threshold']:.3f})")
+    lines += [f"  {name.replace('_', ' '):<42}  {_rate(one)}" for name, one in found["at_threshold"].items()]
     lines.append("progress, rank correlation with time")
     rows = found["progress_rank_correlation"].items()
     lines += [f"  {name.replace('_', ' '):<42}  {_interval(one, 'mean')}" for name, one in rows]

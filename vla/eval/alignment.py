@@ -118,7 +118,14 @@ def outcomes(scorer: Scorer, env: Any, count: int, seed: int, on_part: Callable[
     success = {
         name: auc(done, np.array(values), seed) for name, values in pictures.items() if name != "done" and values
     }
+    misses = np.concatenate([pictures[name] for name in ("start", *NEAR_MISSES)])
     return {
+        "threshold": best_threshold(done, misses),
+        "at_threshold": {
+            name: rate_of([value >= scorer.threshold for value in values]).to_dict()
+            for name, values in pictures.items()
+            if values
+        },
         "success_auc": success,
         "success_mean": {name: float(np.mean(values)) for name, values in pictures.items() if values},
         "progress_rank_correlation": {name: _mean(values, seed) for name, values in along.items() if values},
@@ -154,6 +161,14 @@ def auc(positive: np.ndarray, negative: np.ndarray, seed: int) -> dict[str, floa
     drawn = [area(rng.choice(positive, len(positive)), rng.choice(negative, len(negative))) for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, (0.025, 0.975))
     return {"auc": area(positive, negative), "low": float(low), "high": float(high), "n": len(negative)}
+
+
+def best_threshold(positive: np.ndarray, negative: np.ndarray) -> float:
+    """From where on a score is taken for a positive: where the rates of hits and false alarms differ most (Youden)."""
+    scores = np.unique(np.concatenate((positive, negative)))
+    between = (scores[:-1] + scores[1:]) / 2 if len(scores) > 1 else scores
+    gain = [(positive >= one).mean() - (negative >= one).mean() for one in between]
+    return float(between[int(np.argmax(gain))])
 
 
 def _rank_correlation(values: np.ndarray) -> float:

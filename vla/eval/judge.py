@@ -20,7 +20,6 @@ from vla.nn.clip_folder import SHIPPED, Scorer, load
 from vla.rollout.player import EpisodeResult
 
 NAME = "clip"  # of the judge that ships
-_SURE = 0.5
 
 
 def load_judge(name: str) -> Scorer:
@@ -48,8 +47,10 @@ def judged(name: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
 
     scorer = load_judge(name)
     seen = [result for result in results if result.last is not None]
+    sure = scorer.threshold
     found: dict[str, Any] = {
         "judge": name,
+        "threshold": sure,
         "model": scorer.name,
         "steps": scorer.provenance.get("steps"),
         "n": len(seen),
@@ -62,7 +63,7 @@ def judged(name: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
     if won.any() and not won.all():
         found["auc"] = auc(np.array(scores)[won], np.array(scores)[~won], 0)
     return found | {
-        "agrees": rate_of([(score > _SURE) == one.success for score, one in zip(scores, seen, strict=True)]).to_dict(),
+        "agrees": rate_of([(score >= sure) == one.success for score, one in zip(scores, seen, strict=True)]).to_dict(),
         "scores": {str(one.index): round(score, 4) for score, one in zip(scores, seen, strict=True)},
         "disagreements": [
             {
@@ -74,6 +75,6 @@ def judged(name: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
                 "picture": last_name(one),
             }
             for score, one in zip(scores, seen, strict=True)
-            if (score > _SURE) != one.success
+            if (score >= sure) != one.success
         ],
     }

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vla.config import from_dict
 from vla.contracts import VlaError
-from vla.host.files import read_json, regular, require_keys, whole_folder
+from vla.host.files import read_json, regular, require_keys, whole_folder, write_atomically
 from vla.nn.clip import Clip, make_clip
 from vla.nn.config import ClipConfig
 from vla.paths import assets_dir
@@ -44,6 +44,7 @@ class Scorer:
         pixels: height and width of its pictures; others are refused.
         provenance: how they were trained.
         name: for people.
+        threshold: of ``success``, from which on a picture is taken for done, see ``vla align --calibrate``.
     """
 
     model: Clip
@@ -53,6 +54,7 @@ class Scorer:
     pixels: tuple[int, int]
     provenance: dict[str, Any] = field(default_factory=dict)
     name: str = SHIPPED
+    threshold: float = 0.5
 
     @torch.no_grad()
     def embed(self, images: np.ndarray) -> Tensor:
@@ -99,6 +101,7 @@ class Scorer:
             "env": self.env,
             "camera": self.camera,
             "pixels": list(self.pixels),
+            "threshold": self.threshold,
             "sha256": hashlib.sha256(weights).hexdigest(),
             "provenance": self.provenance,
         }
@@ -141,6 +144,13 @@ def find(name: str) -> Path:
     raise VlaError(f"there is no {_ABOUT} in {name}; train one with `vla align`, or name one that ships: {shipped}")
 
 
+def calibrate(name: str, threshold: float) -> None:
+    """Write a threshold of ``Scorer.success`` into a folder, see ``find``."""
+    file = find(name) / _ABOUT
+    about = read_json(file) | {"threshold": round(threshold, 4)}
+    write_atomically(file, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
 def load(name: str = SHIPPED, device: str = "cpu") -> Scorer:
     """Open towers, see ``find``. Raises VlaError where a file is missing, damaged, or of another program."""
     folder = find(name)
@@ -169,5 +179,6 @@ def load(name: str = SHIPPED, device: str = "cpu") -> Scorer:
     except (RuntimeError, SafetensorError) as error:
         raise VlaError(f"the weights {folder / _WEIGHTS} do not fit their config: {str(error)[:200]}") from error
     height, width = (int(side) for side in about["pixels"])
-    rest = (about["env"], about["camera"], (height, width), about["provenance"], folder.resolve().name)
+    name, threshold = folder.resolve().name, float(about.get("threshold", 0.5))
+    rest = (about["env"], about["camera"], (height, width), about["provenance"], name, threshold)
     return Scorer(model.eval().to(device), config, *rest)
