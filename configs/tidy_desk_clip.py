@@ -10,7 +10,9 @@ def recipe() -> Recipe:
     vla align tidy_desk_clip
     vla align --measure --model runs/tidy_desk_clip
 
-    It renders its own scenes into data/tidy_desk_clip. docs/lab_notebook.md has what it came to.
+    It renders its own scenes into data/tidy_desk_clip, in some ten minutes on two cores, and trained for 32 on a shared
+    one (AMD EPYC). Success from the last picture, ROC AUC over 99 held-out episodes: 0.996 (0.989 to 1.000) against the
+    first picture, 0.952 (0.922 to 0.979) against a thing still in the grip; docs/lab_notebook.md has the rest.
     """
     return Recipe(
         name="tidy_desk_clip",

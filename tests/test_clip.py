@@ -18,11 +18,11 @@ from tests.fake_env import COLOURS, DotEnv
 from vla.cli import main
 from vla.contracts import VlaError
 from vla.contracts.captions import Caption, Wish
-from vla.eval.alignment import auc, measure
+from vla.eval.alignment import auc, best_threshold, measure
 from vla.eval.config import EvalConfig
 from vla.eval.evaluate import evaluate
 from vla.nn.clip import OpenClip, SmallClip, clip_loss, make_clip, pair_loss, prompted
-from vla.nn.clip_folder import Scorer, load
+from vla.nn.clip_folder import Scorer, calibrate, load
 from vla.nn.config import ClipConfig
 from vla.recipe import DataConfig, Recipe
 from vla.registry import EnvRef
@@ -195,6 +195,13 @@ def test_score(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main([*words, "--text", " "]) == 2 and "--text is empty" in capsys.readouterr().err
 
 
+def test_a_threshold_is_found_and_kept(trained: Path, tmp_path: Path) -> None:
+    assert best_threshold(np.array([0.2, 0.6, 0.9]), np.array([0.1, 0.15, 0.3])) == pytest.approx(0.175)
+    load(str(trained)).save(tmp_path / "copy")
+    calibrate(str(tmp_path / "copy"), 0.3)
+    assert load(str(tmp_path / "copy")).threshold == 0.3
+
+
 class _Sceptic(Scorer):
     """Takes every episode for a failure."""
 
@@ -230,3 +237,6 @@ def test_what_ships_scores_a_stored_picture(capsys: pytest.CaptureFixture[str]) 
     assert [one["text"] for one in found] == texts and all(one["done"] < 0.02 for one in found)
     assert [one["fit"] for one in found] == pytest.approx([0.0002, 0.3296, 0.6702], abs=0.02)
     assert [one["over"] for one in found] == pytest.approx([0.3999, 0.5255, 0.4457], abs=0.02)
+    done = "put the white paper ball in the waste bin"  # which is what the expert did there
+    assert main(["score", "--image", str(Path(__file__).parent / "data" / "desk.png"), "--text", done, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["done"] == pytest.approx(0.9369, abs=0.02)

@@ -34,7 +34,7 @@ def measure(
         seed: chooses both.
         on_part: called after each scene and episode.
 
-    Raises VlaError where there are too few.
+    Raises VlaError where there are too few, or the expert never succeeds.
     """
     if scenes < 5 or episodes < 2:
         raise VlaError(f"at least 5 scenes and 2 episodes are needed, and {scenes} and {episodes} are asked for")
@@ -118,6 +118,10 @@ def outcomes(scorer: Scorer, env: Any, count: int, seed: int, on_part: Callable[
     success = {
         name: auc(done, np.array(values), seed) for name, values in pictures.items() if name != "done" and values
     }
+    if not len(done):
+        raise VlaError(
+            f"the expert succeeded in none of {count} episodes, so there is no success to tell from the rest"
+        )
     misses = np.concatenate([pictures[name] for name in ("start", *NEAR_MISSES)])
     return {
         "threshold": best_threshold(done, misses),
