@@ -115,13 +115,13 @@ def outcomes(scorer: Scorer, env: Any, count: int, seed: int, on_part: Callable[
             if name == "beside":
                 fell.append(float(progress[-1] - scorer.progress(seen, [told])[0]))
     done = np.array(pictures["done"])
-    success = {
-        name: auc(done, np.array(values), seed) for name, values in pictures.items() if name != "done" and values
-    }
     if not len(done):
         raise VlaError(
             f"the expert succeeded in none of {count} episodes, so there is no success to tell from the rest"
         )
+    success = {
+        name: auc(done, np.array(values), seed) for name, values in pictures.items() if name != "done" and values
+    }
     misses = np.concatenate([pictures[name] for name in ("start", *NEAR_MISSES)])
     return {
         "threshold": best_threshold(done, misses),
