@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from policies.flow import FlowHead, FlowPolicy
 from policies.hierarchical_config import HierarchicalConfig
 from vla.contracts import EnvSpec, VlaError
-from vla.nn.context import Context
+from vla.nn.context import Context, moment
 from vla.nn.head import taught
 from vla.nn.policy import Policy, Sampled, parameter_groups
 from vla.nn.speech import Speech
 from vla.nn.transformer import Attention, feed_forward, fourier
 from vla.nn.trunk import make_trunk
 
+_SHARED = ("chunk", "dim", "depth", "heads", "actions_per_token", "trunk")  # settings of the flow policy's parts
 _SPOKEN = 0.25  # of a batch's samples, those that teach the words: they say much the same
 
 
@@ -75,14 +76,11 @@ class HierarchicalPolicy(Policy):
         mine = self.config
         if not isinstance(other, FlowPolicy):
             raise VlaError("a hierarchical policy begins from one of its own or from a flow policy")
-        wanted = {
-            name: getattr(mine, name) for name in ("chunk", "dim", "depth", "heads", "actions_per_token", "trunk")
-        }
-        wanted["trunk "] = mine.fast
-        for name, value in wanted.items():
-            theirs = getattr(other.config, name.strip())
+        wanted = [(name, getattr(mine, name)) for name in _SHARED] + [("trunk", mine.fast)]
+        for name, value in wanted:
+            theirs = getattr(other.config, name)
             if value != theirs:
-                raise VlaError(f"it has the {name.strip()} {theirs}, and both systems here need {value}")
+                raise VlaError(f"it has the {name} {theirs}, and both systems here need {value}")
         self.trunk.load_state_dict(other.trunk.state_dict())
         self.fast.load_state_dict(other.trunk.state_dict())
         self.head.load_state_dict(other.head.state_dict())
@@ -112,10 +110,8 @@ class HierarchicalPolicy(Policy):
         more, parts = taught(self.fast, context, batch, self.config)
         if self.config.frozen or "stills" not in batch:
             return more, parts
-        slow = {
-            "stills": batch["stills"],
-            "context": context,
-        }  # what it has answered is another moment than the points'
+        # Of stills alone: the points are of another moment than the one that System 2 has answered.
+        slow = {"stills": batch["stills"], "context": context}
         also, theirs = taught(self.trunk, context, slow, self.config)
         both = {name: 0.5 * (value + theirs[name]) if name in theirs else value for name, value in parts.items()}
         pointing = self.config.pointing_weight * parts.get("pointing", 0.0)
@@ -208,9 +204,7 @@ def _apart(batch: dict) -> tuple[dict, dict]:
     """
     if batch["state"].dim() == 2:
         return batch, batch
-    seen = [key for key in batch if key == "state" or key.startswith("images.")]
-    before, now = ({**batch, **{key: batch[key][:, which] for key in seen}} for which in (0, -1))
-    return before, now
+    return moment(batch, 0), moment(batch, -1)
 
 
 POLICY = HierarchicalPolicy

@@ -15,7 +15,8 @@ from tests.fake_env import DotEnv
 from tests.test_train import StopAt, assert_same_files, fake_dataset, log_of
 from vla.agent import Agent, load
 from vla.contracts import Observation, VlaError
-from vla.data.frames import FrameCache, Windows
+from vla.data.frames import FrameCache
+from vla.data.windows import Windows
 from vla.normalise import Normaliser
 from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig, with_overrides
 from vla.train.trainer import TrainingStopped, train

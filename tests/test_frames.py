@@ -17,9 +17,10 @@ from tests.fake_env import DotEnv
 from vla.contracts import VlaError
 from vla.data.caches import sweep
 from vla.data.files import read_parquet, read_texts
-from vla.data.frames import FrameCache, Windows
+from vla.data.frames import FrameCache
 from vla.data.open import open_dataset
 from vla.data.recording.record import RecordSettings, record
+from vla.data.windows import Windows
 
 
 def run(out: Path, episodes: int = 3, video_format: str = "images") -> Path:

@@ -23,7 +23,8 @@ from vla.agent import Agent
 from vla.cli import main
 from vla.contracts import Chunk, Observation, Plan, VlaError
 from vla.control.plans import Plans
-from vla.data.frames import FrameCache, Windows
+from vla.data.frames import FrameCache
+from vla.data.windows import Windows
 from vla.nn.config import LanguageModelTrunkConfig
 from vla.nn.context import Context
 from vla.nn.flow import integrate

@@ -16,7 +16,8 @@ from tests.test_train import TinyConfig, TinyPolicy, fake_dataset, tiny
 from vla.agent import Agent, load
 from vla.contracts import EnvSpec, Observation, VlaError
 from vla.control.history import History, observation_steps
-from vla.data.frames import FrameCache, Windows
+from vla.data.frames import FrameCache
+from vla.data.windows import Windows
 from vla.nn.policy import Sampled
 from vla.rollout.loop import EpisodeRequest, run_episodes
 from vla.runner import Runner

@@ -23,12 +23,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vla import bundle, paths, registry
 from vla import config as configs
-from vla.batch import batch_of
 from vla.contracts import Chunk, EnvSpec, Observation, Plan, VlaError
 from vla.contracts.questions import Told, things_in
 from vla.control.history import observation_steps
 from vla.host.files import read_json, require_keys, whole_folder, write_atomically
 from vla.host.provenance import file_sha256
+from vla.nn.batch import batch_of
 from vla.nn.context import Speaks
 from vla.nn.graph import Graph
 from vla.normalise import Normaliser, present

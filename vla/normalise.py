@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vla.contracts import EnvSpec, VlaError
 from vla.contracts.spec import PER_METRE, Group
+from vla.nn.vision import as_input
 
 # A dimension that hardly varies is scaled by a floor and never by its tiny spread, or noise would be blown up: of a
 # position in metres, of a displacement in metres, and of all else in its own unit.
@@ -95,7 +96,7 @@ class Normaliser:
         encoded = dict(batch)
         for key, value in batch.items():
             if key.startswith("images."):
-                encoded[key] = value.movedim(-1, -3).float() / 127.5 - 1.0
+                encoded[key] = as_input(value)
         state = batch["state"].float()
         encoded["state"] = (state - self.state_mean) / self.state_std
         for key in ("actions", "pending"):

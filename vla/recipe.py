@@ -28,7 +28,7 @@ class DataConfig:
         sub_instruction_probability: how often a sample carries the current sub-instruction, 0 to 1.
         paraphrase: ``package.module:function`` that words a sentence anew, as ``function(text, rng)``; empty for none.
         decision_s, decision_repeat: frames within so many seconds of a new sub-instruction are drawn so many times as
-            often; see ``vla.data.frames.Windows``.
+            often; see ``vla.data.windows.Windows``.
         decision_steps: the same in steps, as recipes had it before; 0 where decision_s says it.
         only_success: leave out episodes that failed.
         colour_jitter: strength of the colour augmentation; 0 turns it off, 0.2 is moderate.

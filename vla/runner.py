@@ -18,7 +18,7 @@ import numpy as np
 
 from vla.contracts import Chunk, Env, EnvSpec, Observation, StepResult, VlaError
 from vla.control.history import PRESENT, History, everywhere
-from vla.control.plans import Plans
+from vla.control.plans import Plans, plan_rate_hz
 from vla.control.playback import Delay, actions_in, pending, playback_of, rolled_forward
 from vla.control.timeline import Target, Timeline
 from vla.perturb.latency import Delays, hold_still
@@ -106,7 +106,7 @@ class Runner:
         self._delays = Delays(harder["latency"], self._dt, seed) if "latency" in harder else None
         self._sensors = NoisySensors(agent.spec, harder["noise"], seed) if "noise" in harder else None
         self._begun = False
-        rate = getattr(getattr(agent, "config", None), "plan_rate_hz", None)
+        rate = plan_rate_hz(agent)
         self._plans = Plans(rate, self._plan_delay) if rate is not None else None
 
     @property

@@ -38,7 +38,8 @@ def measure(data: Path, chunk: int = 16, batch_size: int = 64, rounds: int = 5, 
     import torch
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    from vla.data.frames import FrameCache, Windows
+    from vla.data.frames import FrameCache
+    from vla.data.windows import Windows
 
     began = time.perf_counter()
     cache = FrameCache.build(data)

@@ -50,7 +50,8 @@ from policies.flow_config import FlowConfig
 from tests.benchmarks.bench_train import parameters
 from vla.agent import Agent
 from vla.contracts import EnvSpec, Observation, VlaError
-from vla.data.frames import FrameCache, Windows
+from vla.data.frames import FrameCache
+from vla.data.windows import Windows
 from vla.eval.config import EvalConfig
 from vla.eval.evaluate import evaluate
 from vla.host.files import write_atomically

@@ -21,8 +21,8 @@ import torch
 from policies.hierarchical import HierarchicalPolicy
 from policies.hierarchical_config import HierarchicalConfig
 from vla import agent as agents
-from vla.batch import batch_of
 from vla.host.provenance import machine
+from vla.nn.batch import batch_of
 
 
 @torch.inference_mode()

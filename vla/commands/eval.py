@@ -357,7 +357,8 @@ def _load_agent(name: str | None, config: EvalConfig, threads: int | None = None
     from vla.rollout.planner import Endpoint, Planned
 
     if config.planner is not None:
-        return Planned(_load_agent(name, replace(config, planner=None), threads), Endpoint(config.planner))
+        endpoint = Endpoint(config.planner)  # before the agent is loaded
+        return Planned(_load_agent(name, replace(config, planner=None), threads), endpoint)
     if name is not None and name.startswith(SERVED):
         from vla.serve.client import RemoteAgent
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from vla.contracts import Observation
 
 _SLACK_S = 1e-6
+
+
+def plan_rate_hz(agent: Any) -> float | None:
+    """How often System 2 of an agent of two systems begins a plan, at most; None of any other agent."""
+    return getattr(getattr(agent, "config", None), "plan_rate_hz", None)
 
 
 class Plans:

@@ -162,7 +162,7 @@ class Stills:
             indices: int (B,), each from 0 to ``len(self) - 1``.
             sentences: R, how many for each scene; where it has fewer, some come twice.
             rng: picks the sentences and their wording.
-            paraphrase: as for ``vla.data.frames.Windows``.
+            paraphrase: as for ``vla.data.windows.Windows``.
             questions: Q, how many questions for each scene beside, of stills that have some.
 
         Returns:

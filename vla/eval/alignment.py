@@ -177,12 +177,9 @@ def best_threshold(positive: np.ndarray, negative: np.ndarray) -> float:
 
 def _rank_correlation(values: np.ndarray) -> float:
     """Spearman's, with time."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    ranks = rankdata(values)
-    if np.ptp(ranks) == 0:
-        return 0.0
-    return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
+    return 0.0 if np.ptp(values) == 0 else float(spearmanr(values, np.arange(len(values))).statistic)
 
 
 def _mean(values: list[float], seed: int) -> dict[str, float]:

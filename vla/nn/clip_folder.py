@@ -24,6 +24,7 @@ from vla.contracts import VlaError
 from vla.host.files import read_json, regular, require_keys, whole_folder, write_atomically
 from vla.nn.clip import Clip, make_clip
 from vla.nn.config import ClipConfig
+from vla.nn.vision import as_input
 from vla.paths import assets_dir
 
 FORMAT_VERSION = 1
@@ -121,11 +122,6 @@ class Scorer:
             "It knows this simulated desk alone. `vla align --measure` measures it; the figures are in "
             "docs/lab_notebook.md.\n"
         )
-
-
-def as_input(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) as the towers see it: float (B, 3, H, W), -1 to 1."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def _checked(texts: Sequence[str]) -> list[str]:

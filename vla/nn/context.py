@@ -103,6 +103,15 @@ class Speaks(Protocol):
         ...
 
 
+def moment(batch: dict[str, Any], which: int) -> dict[str, Any]:
+    """A batch of K observations each (states (B, K, S)) with one of them alone; all else stays."""
+    return {**batch, **{key: batch[key][:, which] for key in _seen(batch)}}
+
+
+def _seen(batch: dict[str, Any]) -> list[str]:
+    return [key for key in batch if key == "state" or key.startswith("images.")]
+
+
 def look(trunk: Trunk, batch: dict[str, Any]) -> Context:
     """The context of a batch: what it brings along as ``context``, or what the trunk makes of it.
 
@@ -113,10 +122,9 @@ def look(trunk: Trunk, batch: dict[str, Any]) -> Context:
         return batch["context"]
     if batch["state"].dim() == 2:
         return trunk.encode(batch)
-    seen = [key for key in batch if key == "state" or key.startswith("images.")]
-    now = trunk.encode({**batch, **{key: batch[key][:, -1] for key in seen}})
+    now = trunk.encode(moment(batch, -1))
     count = batch["state"].shape[1] - 1
-    past = {key: batch[key][:, :-1].flatten(0, 1) for key in seen}
+    past = {key: batch[key][:, :-1].flatten(0, 1) for key in _seen(batch)}
     earlier = trunk.encode(past | {"instruction": [text for text in batch["instruction"] for _ in range(count)]})
 
     def row(present: Tensor, before: Tensor) -> Tensor:

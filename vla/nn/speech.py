@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla.contracts.spec import language_of
 from vla.nn.context import Context
 from vla.nn.decoder import Decoder
 
 LONGEST = 96  # bytes of a sentence; longer ones are cut
 _END = 256
-_BEGIN = {True: 256, False: 255}  # by whether a sentence's letters are Latin ones; a byte 255 is in no UTF-8
+_BEGIN = {"en": 256, "zh": 255}  # by the sentence's language; a byte 255 is in no UTF-8
 
 
 class Speech(nn.Module):
@@ -45,7 +46,7 @@ class Speech(nn.Module):
     def say(self, context: Context, asked: list[str]) -> list[str]:
         """The likeliest sentence for each of B contexts, byte after byte; at most ``LONGEST`` bytes.
 
-        It is in the script of what was ``asked``, B sentences: a context may hold the meaning alone.
+        It is in the language of what was ``asked``, B sentences: a context may hold the meaning alone.
         """
         cache = self.decoder.remember(context)
         last = _begin(asked, torch.empty(0, dtype=torch.long, device=context.tokens.device))
@@ -66,5 +67,4 @@ class Speech(nn.Module):
 
 def _begin(sentences: list[str], like: Tensor) -> Tensor:
     """What each of B sentences begins after, (B, 1)."""
-    latin = [all(letter < "\u0250" for letter in text if letter.isalpha()) for text in sentences]
-    return like.new_tensor([[_BEGIN[one]] for one in latin])
+    return like.new_tensor([[_BEGIN[language_of(text)]] for text in sentences])

@@ -125,6 +125,11 @@ class Glimpse(nn.Module):
         return self.out(self.see(windows).flatten(1)).reshape(*places.shape[:2], -1)
 
 
+def as_input(images: Tensor) -> Tensor:
+    """uint8 (…, H, W, 3) as networks see it: float (…, 3, H, W), -1 to 1."""
+    return images.movedim(-1, -3).float() / 127.5 - 1.0
+
+
 def cell_centres(grid: int) -> Tensor:
     """Where the cells of a square map lie in the image: (grid * grid, 2), u right and v down, both in [-1, 1]."""
     centres = (torch.arange(grid) + 0.5) * (2.0 / grid) - 1.0

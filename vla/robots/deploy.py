@@ -17,6 +17,7 @@ from vla.agent import Agent
 from vla.contracts import Chunk, Observation
 from vla.contracts.errors import one_line
 from vla.control.history import History
+from vla.control.plans import plan_rate_hz
 from vla.control.process import ControlProcess
 from vla.control.reasons import Reason
 from vla.control.supervisor import Patience
@@ -112,8 +113,7 @@ class Deployment:
         self._kinematics = Kinematics(config)
         self._runner = agent.runner(seed)
         self._history = History(agent.observation_steps)
-        two_systems = getattr(getattr(agent, "config", None), "plan_rate_hz", None) is not None
-        self._planning = Planning(agent, self._look) if two_systems else None
+        self._planning = Planning(agent, self._look) if plan_rate_hz(agent) is not None else None
         self._lock = threading.Lock()  # the orders' mailbox has one writer at a time
         self._took: list[float] = []
         self._stop = StopRequest()

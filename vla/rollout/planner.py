@@ -7,7 +7,6 @@ the request. It is asked again as time goes by, from what the camera shows then,
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import urllib.error
@@ -21,6 +20,7 @@ import numpy as np
 
 from vla.contracts import Chunk, Observation, VlaError
 from vla.contracts.errors import one_line
+from vla.host.pictures import png
 
 EVERY_S = 2.0  # of the episode, from one question to the next
 KEY = "OPENAI_API_KEY"  # the environment's variable that holds a key, where the endpoint wants one
@@ -60,7 +60,8 @@ class Endpoint:
         Raises VlaError, one line, where it does not answer, or with something else than a sentence.
         """
         text = f"Task: {task}\nTold before: {'; '.join(told) or 'nothing'}"
-        shown = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_png(image)}"}}
+        picture = base64.b64encode(png(image)).decode()
+        shown = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
         body = {
             "model": self.model,
             "messages": [
@@ -136,11 +137,3 @@ class _Episode:
             self._told.append(step)
             self._step = step
         return self._step
-
-
-def _png(image: np.ndarray) -> str:
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, format="PNG")
-    return base64.b64encode(content.getvalue()).decode()

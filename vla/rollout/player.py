@@ -14,6 +14,7 @@ from vla.contracts import BadObservationError, Env, EnvSpec, Observation, VlaErr
 from vla.contracts.abilities import AsksFor, MeasuresSafety, explain
 from vla.contracts.errors import one_line
 from vla.control.history import PRESENT, History
+from vla.host.pictures import png
 from vla.perturb.axes import for_reset
 from vla.registry import EnvRef
 
@@ -318,14 +319,3 @@ class EpisodePlayer:
         if env is not None:
             with contextlib.suppress(Exception, SystemExit):  # one that has raised may do so again
                 env.close()
-
-
-def png(image: np.ndarray) -> bytes:
-    """A picture (H, W, 3), uint8, as a PNG file's content."""
-    import io
-
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG")
-    return out.getvalue()

@@ -17,8 +17,9 @@ from torch import nn
 from vla.contracts import VlaError
 from vla.data.captioned import Captioned, require_captions
 from vla.nn.clip import clip_loss, make_clip, pair_loss, prompted
-from vla.nn.clip_folder import Scorer, as_input
+from vla.nn.clip_folder import Scorer
 from vla.nn.config import ClipConfig
+from vla.nn.vision import as_input
 from vla.recipe import Recipe
 from vla.registry import EnvRef
 from vla.train.checkpoint import Found

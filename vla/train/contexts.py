@@ -12,7 +12,7 @@ import torch
 
 from vla.contracts import VlaError
 from vla.data.caches import made_whole
-from vla.data.frames import Windows
+from vla.data.windows import Windows
 from vla.nn.policy import Policy
 from vla.normalise import Normaliser
 from vla.train.sampling import batch_rng, to_device

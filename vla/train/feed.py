@@ -15,9 +15,10 @@ from vla.contracts.errors import one_line
 from vla.control.history import observation_steps
 from vla.data.caches import cache_homes
 from vla.data.dataset import VLA_JSON
-from vla.data.frames import FrameCache, Windows
+from vla.data.frames import FrameCache
 from vla.data.open import open_dataset
 from vla.data.stills import Stills
+from vla.data.windows import Windows
 from vla.host.files import read_json, require_keys
 from vla.nn.language import losses
 from vla.nn.policy import Policy

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vla.data.frames import Windows
+from vla.data.windows import Windows
 from vla.normalise import Normaliser
 
 _ORDER, _BATCH, _TORCH = 0, 1, 2

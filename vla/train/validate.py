@@ -12,8 +12,9 @@ import torch
 
 from vla.contracts import VlaError, episode_seed
 from vla.contracts.questions import ABSENT, UNSEEN
-from vla.data.frames import FrameCache, Windows
+from vla.data.frames import FrameCache
 from vla.data.stills import Stills
+from vla.data.windows import Windows
 from vla.eval.statistics import Rate, rate_of
 from vla.nn.context import Speaks
 from vla.normalise import Normaliser

@@ -20,6 +20,7 @@ import numpy as np
 
 from vla.contracts import VlaError
 from vla.host.files import parse_json, regular, require_keys, write_atomically
+from vla.host.pictures import png
 from vla.host.video import Mp4
 
 # Full chroma resolution costs no more bytes than 4:2:0 at the same quality factor and keeps the colours of items
@@ -57,14 +58,6 @@ def encode_video(frames: np.ndarray, fps: int) -> bytes:
     return video.finish()
 
 
-def _encode_png(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
 def _histogram(frames: np.ndarray) -> np.ndarray:
     """How often each value occurs in each channel of a sample of the frames: int64 (3, 256)."""
     sample = frames[::HISTOGRAM_EVERY]
@@ -85,7 +78,8 @@ def packed(episode: Episode, video_format: str, fps: int) -> bytes:
         data["sub_instructions"] = np.frombuffer(json.dumps(episode.sub_instructions).encode(), dtype=np.uint8)
     for camera, frames in episode.images.items():
         data[f"histogram.{camera}"] = _histogram(frames)
-        blobs = [encode_video(frames, fps)] if video_format == "h264" else [_encode_png(frame) for frame in frames]
+        filmed = video_format == "h264"
+        blobs = [encode_video(frames, fps)] if filmed else [png(frame, compress_level=1) for frame in frames]
         data[f"blob.{camera}"] = np.frombuffer(b"".join(blobs), dtype=np.uint8)
         data[f"ends.{camera}"] = np.cumsum([len(blob) for blob in blobs])
     # A damaged directory of the archive can hide an array.
