@@ -30,6 +30,7 @@ from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaErro
 from vla.data.frames import FORMAT_VERSION, FrameCache, _write_document, _written
 from vla.host.provenance import file_sha256
 from vla.nn import clip_folder
+from vla.nn.latent_folder import load as load_autoencoder
 from vla.nn.policy import Policy, Sampled
 from vla.paths import agents_dir
 from vla.recipe import OBJECTIVE, DataConfig, OptimConfig, Recipe, ValidateConfig, settings, with_overrides
@@ -203,6 +204,7 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     small |= {"policy.trunk.map_dim": 16, "policy.trunk.language_depth": 1}
     small |= {"policy.trunk.model": "tiny", "policy.trunk.layers": 2}  # of a language model
     small |= {"policy.eyes": "", "policy.vision": "tiny", "policy.pixels": 32}  # of towers
+    small |= {"policy.width": 8}  # of an autoencoder
     words = [f"--{key}={value}" for key, value in small.items() if key in dict(settings(recipe))]
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
     if recipe.data.stills:
@@ -214,7 +216,8 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     elif recipe.init:  # the agent and the corrections are yet to be made
         words += ["--init=", "--init_share=0", "--data.corrections="]
     recipe = with_overrides(recipe, words)
-    monkeypatch.setattr("vla.train.align._HELD_OUT", 16)  # scenes that it renders
+    for objective in ("align", "autoencode"):
+        monkeypatch.setattr(f"vla.train.{objective}._HELD_OUT", 16)  # scenes that it renders
     whole, stop = tmp_path / "whole", StopAt(1)
     both = StopAt()
     result = train(recipe, data, whole, on_step=both)
@@ -225,6 +228,9 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     assert stop.losses == both.losses
     if recipe.objective == "alignment":
         assert clip_folder.load(str(result.agent_dir)).card and not recipe.policy
+        return
+    if recipe.objective == "autoencoding":
+        assert load_autoencoder(str(result.agent_dir)).provenance["steps"] == 2 and not recipe.policy
         return
     agent = load(result.agent_dir, device="cpu")
     assert agent.provenance["recipe"]["name"] == name and agent.replay_golden_trace() < GOLDEN_TOLERANCE

@@ -1,11 +1,10 @@
-"""A trained pair of towers on disk: ``clip.json`` and ``model.safetensors``, with a card for people.
+"""A trained pair of towers on disk (``vla.nn.model_folder``), and what is asked of it.
 
-Weights are float16. Loading checks their hash, and builds only what ``vla.nn.clip`` knows; no pickle is read.
+Loading builds only what ``vla.nn.clip`` knows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,22 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+import vla.nn.model_folder as model_folder
 from vla.config import from_dict
 from vla.contracts import VlaError
-from vla.host.files import read_json, regular, require_keys, whole_folder, write_atomically
+from vla.host.files import read_json, write_atomically
 from vla.nn.clip import Clip, make_clip
 from vla.nn.config import ClipConfig
 from vla.nn.vision import as_input
-from vla.paths import assets_dir
 
 FORMAT_VERSION = 1
 SHIPPED = "tidy_desk_clip"
-_ABOUT, _WEIGHTS, _CARD = "clip.json", "model.safetensors", "README.md"
+_ABOUT = "clip.json"
 _BATCH = 64  # pictures that are looked at at once
 
 
@@ -91,25 +87,16 @@ class Scorer:
 
     def save(self, folder: Path, card: str = "") -> None:
         """Write the folder, whole or not at all."""
-        tensors = {
-            name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
-            for name, tensor in self.model.state_dict().items()
-        }
-        weights = save_tensors(tensors)
-        about = {
+        facts = {
             "format_version": FORMAT_VERSION,
             "config": asdict(self.config),
             "env": self.env,
             "camera": self.camera,
             "pixels": list(self.pixels),
             "threshold": self.threshold,
-            "sha256": hashlib.sha256(weights).hexdigest(),
             "provenance": self.provenance,
         }
-        with whole_folder(folder) as build:
-            (build / _WEIGHTS).write_bytes(weights)
-            (build / _ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            (build / _CARD).write_text(card or self.card(), encoding="utf-8")
+        model_folder.save(folder, _ABOUT, facts, self.model, card or self.card())
 
     def card(self) -> str:
         """What these towers are, for people."""
@@ -133,11 +120,7 @@ def _checked(texts: Sequence[str]) -> list[str]:
 
 def find(name: str) -> Path:
     """The folder of towers: itself, a training run's, or a name under ``assets/models``. Raises VlaError for none."""
-    for folder in (Path(name), Path(name) / "clip", assets_dir() / "models" / name):
-        if (folder / _ABOUT).is_file():
-            return folder
-    shipped = ", ".join(sorted(one.parent.name for one in (assets_dir() / "models").glob(f"*/{_ABOUT}"))) or "none"
-    raise VlaError(f"there is no {_ABOUT} in {name}; train one with `vla align`, or name one that ships: {shipped}")
+    return model_folder.find(name, _ABOUT, "clip", "train one with `vla align`")
 
 
 def calibrate(name: str, threshold: float) -> None:
@@ -150,30 +133,10 @@ def calibrate(name: str, threshold: float) -> None:
 def load(name: str = SHIPPED, device: str = "cpu") -> Scorer:
     """Open towers, see ``find``. Raises VlaError where a file is missing, damaged, or of another program."""
     folder = find(name)
-    about = read_json(folder / _ABOUT)
-    kinds = {"format_version": int, "config": dict, "env": str, "camera": str, "pixels": list, "sha256": str}
-    require_keys(about, kinds | {"provenance": dict}, str(folder / _ABOUT))
-    if about["format_version"] != FORMAT_VERSION:
-        raise VlaError(
-            f"{folder / _ABOUT} has the format {about['format_version']}, and this program reads {FORMAT_VERSION}"
-        )
-    try:
-        data = regular(folder / _WEIGHTS).read_bytes()
-    except OSError as error:
-        raise VlaError(f"the weights {folder / _WEIGHTS} cannot be read: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != about["sha256"]:
-        raise VlaError(
-            f"the weights {folder / _WEIGHTS} are not those that {_ABOUT} was written with: the hashes differ"
-        )
+    about = model_folder.read_facts(folder, _ABOUT, FORMAT_VERSION)
     config = from_dict(ClipConfig, about["config"])
     model = make_clip(replace(config, weights=""))
-    try:
-        tensors = load_tensors(data)
-        model.load_state_dict(
-            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        )
-    except (RuntimeError, SafetensorError) as error:
-        raise VlaError(f"the weights {folder / _WEIGHTS} do not fit their config: {str(error)[:200]}") from error
+    model_folder.load_weights(folder, _ABOUT, about, model)
     height, width = (int(side) for side in about["pixels"])
     name, threshold = folder.resolve().name, float(about.get("threshold", 0.5))
     rest = (about["env"], about["camera"], (height, width), about["provenance"], name, threshold)

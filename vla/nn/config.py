@@ -177,3 +177,31 @@ class ClipConfig:
             raise VlaError(f"--{prefix}width {self.width} must be a multiple of 4")
         if self.weights and not self.open_clip:
             raise VlaError(f"--{prefix}weights are those of an architecture of open_clip: name it, --{prefix}open_clip")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Pictures to latents an eighth as wide and high, and back, see ``vla.nn.latent``.
+
+    Attributes:
+        width: channels at half the picture's resolution, a multiple of 8; twice as many further in.
+        layers: residual blocks at each resolution.
+        latent_channels: numbers for each cell of 8x8 pixels.
+        kl_weight: of the divergence of a cell's distribution from a unit normal one.
+        detail_weight: how much more an error counts for each unit (half the range of a colour) by which a pixel
+            differs from what surrounds it: small things must survive.
+    """
+
+    width: Annotated[int, Between(8, 1024)] = 32
+    layers: Annotated[int, Between(1, 8)] = 1
+    latent_channels: Annotated[int, Between(1, 64)] = 8
+    kl_weight: Annotated[float, Between(0.0, 1.0)] = 1e-6
+    detail_weight: Annotated[float, Between(0.0, 100.0)] = 4.0
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
+
+    def check(self, prefix: str) -> None:
+        """Raise VlaError where a setting is impossible. ``prefix`` is what its name begins with."""
+        if self.width % 8:
+            raise VlaError(f"--{prefix}width {self.width} must be a multiple of 8")

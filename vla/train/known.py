@@ -6,6 +6,7 @@ from vla.contracts import VlaError
 from vla.registry import UnknownNameError, load_function
 from vla.train.align import Alignment
 from vla.train.answers import Answers
+from vla.train.autoencode import Autoencoding
 from vla.train.cloning import BehaviourCloning
 from vla.train.distil import Distillation
 from vla.train.grounding import Grounding
@@ -14,6 +15,7 @@ from vla.train.objectives import Objective
 OBJECTIVES: dict[str, type[Objective]] = {
     "alignment": Alignment,
     "answers": Answers,
+    "autoencoding": Autoencoding,
     "behaviour_cloning": BehaviourCloning,
     "distillation": Distillation,
     "grounding": Grounding,
