@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of towers after two steps by the trainer that trains all else."""
     folder = tmp_path_factory.mktemp("clip")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vla.train.align._HELD_OUT", 8)
+        patch.setattr("vla.train.pictures._HELD_OUT", 8)
         result = train(small_recipe(), folder / "data", folder / "run")
         assert result.steps == 2 and {"validation_loss", "validation_found"} <= set(result.scores)
         again = train(small_recipe(), folder / "data", folder / "again")

@@ -204,7 +204,7 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     small |= {"policy.trunk.map_dim": 16, "policy.trunk.language_depth": 1}
     small |= {"policy.trunk.model": "tiny", "policy.trunk.layers": 2}  # of a language model
     small |= {"policy.eyes": "", "policy.vision": "tiny", "policy.pixels": 32}  # of towers
-    small |= {"policy.width": 8}  # of an autoencoder
+    small |= {"policy.width": 8}  # of towers, and of an autoencoder
     words = [f"--{key}={value}" for key, value in small.items() if key in dict(settings(recipe))]
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
     if recipe.data.stills:
@@ -216,8 +216,7 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     elif recipe.init:  # the agent and the corrections are yet to be made
         words += ["--init=", "--init_share=0", "--data.corrections="]
     recipe = with_overrides(recipe, words)
-    for objective in ("align", "autoencode"):
-        monkeypatch.setattr(f"vla.train.{objective}._HELD_OUT", 16)  # scenes that it renders
+    monkeypatch.setattr("vla.train.pictures._HELD_OUT", 16)  # scenes that it renders
     whole, stop = tmp_path / "whole", StopAt(1)
     both = StopAt()
     result = train(recipe, data, whole, on_step=both)

@@ -1,7 +1,7 @@
 """Alignment: pictures of an env and sentences about them find each other (CLIP), and say what is done and how far.
 
-Its data are captioned scenes (``vla.data.captioned``), rendered by the training itself into the recipe's ``data.path``:
-``data.stills`` of them. A step sees ``optim.batch_size``, each with one caption and with ``wishes`` instructions.
+Its data are captioned scenes (``vla.train.pictures``). A step sees ``optim.batch_size`` of them, each with one caption
+and with ``wishes`` instructions.
 """
 
 from __future__ import annotations
@@ -15,38 +15,26 @@ import torch
 from torch import nn
 
 from vla.contracts import VlaError
-from vla.data.captioned import Captioned, require_captions
+from vla.data.captioned import Captioned
 from vla.nn.clip import clip_loss, make_clip, pair_loss, prompted
 from vla.nn.clip_folder import Scorer
 from vla.nn.config import ClipConfig
 from vla.nn.vision import as_input
 from vla.recipe import Recipe
-from vla.registry import EnvRef
 from vla.train.checkpoint import Found
-from vla.train.objectives import Batch, Losses, Objective
-from vla.train.sampling import SampleOrder, batch_rng, colour_jitter, pinned, to_device
+from vla.train.objectives import Batch, Losses
+from vla.train.pictures import PictureObjective
+from vla.train.sampling import batch_rng, colour_jitter, to_device
 
-_HELD_OUT = 256  # pictures of other scenes, for validation
 _OWN = 0.5  # how often a wish is the episode's own; of the others every second is one that is done, where there is one
 
 
-class Alignment(Objective):
+class Alignment(PictureObjective):
     """See the module. The artefact is a ``vla.nn.clip_folder.Scorer``."""
 
     folder = "clip"
 
-    def __init__(self, recipe: Recipe, data_dir: Path, device: torch.device, rank: int, world: int) -> None:
-        super().__init__(recipe, data_dir, device, rank, world)
-        if recipe.optim.batch_size % world or recipe.optim.batch_size // world < 2:
-            raise VlaError(f"--optim.batch_size {recipe.optim.batch_size} cannot be shared by {world} processes")
-        self.env, self.share = EnvRef(recipe.env), recipe.optim.batch_size // world
-        with self.env.opened() as env:
-            require_captions(env, recipe.env)
-            self.camera = env.env_spec.cameras[0]
-        self.scenes = Captioned.build(self.env, recipe.data.stills, recipe.seed, data_dir)
-        self.held = Captioned.build(self.env, _HELD_OUT, recipe.seed, data_dir, "heldout")
-        self.sources = {"pictures": len(self.scenes)}
-        self.order = SampleOrder(len(self.scenes), recipe.seed)
+    LEAST = 2  # a contrast is between two
 
     @staticmethod
     def require(recipe: Recipe, data_dir: Path) -> None:
@@ -56,10 +44,6 @@ class Alignment(Objective):
         if not recipe.data.stills or not recipe.env:
             raise VlaError("alignment renders its own scenes: it needs --data.stills above 0, and an --env")
 
-    def fingerprint(self, version: int) -> str:
-        """Of both splits."""
-        return f"{self.scenes.fingerprint}+{self.held.fingerprint}"
-
     def make(self, found: Found | None) -> None:
         """See ``Objective``. The image tower may start from an agent's eyes."""
         config: ClipConfig = self.recipe.policy_config
@@ -67,15 +51,6 @@ class Alignment(Objective):
         if config.eyes and not config.open_clip and found is None:
             _take_eyes(self.model, config.eyes)
         self.model.to(self.device)
-
-    def step(self, step: int) -> list[Batch]:
-        """See ``Objective``."""
-        parts, count = [], self.recipe.optim.accumulate
-        for part in range(count):
-            number = part * self.world + self.rank
-            rows = self.order.take(((step * count + part) * self.world + self.rank) * self.share, self.share)
-            parts.append(pinned(self.batch(self.scenes, rows, batch_rng(self.recipe.seed, step, number)), self.device))
-        return parts
 
     def batch(self, scenes: Captioned, rows: np.ndarray, rng: np.random.Generator) -> Batch:
         """Pictures (B, H, W, 3), B captions, wrong ones, B * R wishes with ``done``, and ``elapsed`` of their own.

@@ -1,7 +1,6 @@
 """Autoencoding: the pictures of an env's first camera become latents, and pictures again (``vla.nn.latent``).
 
-Its data are the pictures of captioned scenes (``vla.data.captioned``), ``data.stills`` of them, rendered by the
-training itself into the recipe's ``data.path``; another training on the same ones finds them there.
+Its data are the pictures of captioned scenes (``vla.train.pictures``); another training on the same ones finds them.
 """
 
 from __future__ import annotations
@@ -15,42 +14,30 @@ import torch
 from torch import nn
 
 from vla.contracts import VlaError
-from vla.data.captioned import Captioned, require_captions
+from vla.data.captioned import Captioned
 from vla.nn.config import AutoencoderConfig
 from vla.nn.latent import FACTOR, Autoencoder, detail, psnr_db
 from vla.nn.latent_folder import PictureLatents
 from vla.nn.vision import as_input
 from vla.recipe import Recipe
-from vla.registry import EnvRef
 from vla.train.checkpoint import Found
-from vla.train.objectives import Batch, Losses, Objective
-from vla.train.sampling import SampleOrder, pinned, to_device
+from vla.train.objectives import Batch, Losses
+from vla.train.pictures import PictureObjective
 
-_HELD_OUT = 256  # pictures of other scenes, for validation
 _SCALED_BY = 128  # pictures whose latents set the scale
 _DETAILED = 0.2  # of ``vla.nn.latent.detail``, from which on a pixel belongs to an edge or to something small
 
 
-class Autoencoding(Objective):
+class Autoencoding(PictureObjective):
     """See the module. The artefact is a ``vla.nn.latent_folder.PictureLatents``."""
 
     folder = "autoencoder"
 
-    def __init__(self, recipe: Recipe, data_dir: Path, device: torch.device, rank: int, world: int) -> None:
-        super().__init__(recipe, data_dir, device, rank, world)
-        if recipe.optim.batch_size % world:
-            raise VlaError(f"--optim.batch_size {recipe.optim.batch_size} cannot be shared by {world} processes")
-        env_ref, self.share = EnvRef(recipe.env), recipe.optim.batch_size // world
-        with env_ref.opened() as env:
-            require_captions(env, recipe.env)
-            self.camera = env.env_spec.cameras[0]
+    def check_camera(self) -> None:
+        """Its sides are multiples of a latent cell's."""
         if self.camera.height % FACTOR or self.camera.width % FACTOR:
             seen = f"{self.camera.width}x{self.camera.height}"
             raise VlaError(f"latents need pictures whose sides are multiples of {FACTOR} pixels, and not {seen}")
-        self.scenes = Captioned.build(env_ref, recipe.data.stills, recipe.seed, data_dir)
-        self.held = Captioned.build(env_ref, _HELD_OUT, recipe.seed, data_dir, "heldout")
-        self.sources = {"pictures": len(self.scenes)}
-        self.order = SampleOrder(len(self.scenes), recipe.seed)
 
     @staticmethod
     def require(recipe: Recipe, data_dir: Path) -> None:
@@ -60,27 +47,19 @@ class Autoencoding(Objective):
         if not recipe.data.stills or not recipe.env:
             raise VlaError("autoencoding renders its own scenes: it needs --data.stills above 0, and an --env")
 
-    def fingerprint(self, version: int) -> str:
-        """Of both splits."""
-        return f"{self.scenes.fingerprint}+{self.held.fingerprint}"
-
     def make(self, found: Found | None) -> None:
         """See ``Objective``."""
-        self.model = Autoencoder(self.recipe.policy_config).to(self.device)
+        self.model: Any = Autoencoder(self.recipe.policy_config).to(self.device)
 
-    def step(self, step: int) -> list[Batch]:
-        """See ``Objective``."""
-        parts, count = [], self.recipe.optim.accumulate
-        for part in range(count):
-            begin = ((step * count + part) * self.world + self.rank) * self.share
-            parts.append(pinned({"images": self.scenes.images(self.order.take(begin, self.share))}, self.device))
-        return parts
+    def batch(self, scenes: Captioned, rows: np.ndarray, rng: np.random.Generator) -> Batch:
+        """Pictures (B, H, W, 3)."""
+        return {"images": scenes.images(rows)}
 
     def loss(self, batch: Batch) -> Losses:
         """The squared error, more where there is detail, and the divergence, (B,)."""
         config: AutoencoderConfig = self.recipe.policy_config
         images = as_input(batch["images"])
-        again, divergence = self.model.reconstruct(images)  # type: ignore[operator]
+        again, divergence = self.model.reconstruct(images)
         weight = 1.0 + config.detail_weight * detail(images)
         errors = (weight * (again.float() - images).square()).flatten(1).mean(dim=1)
         with torch.no_grad():
@@ -89,13 +68,12 @@ class Autoencoding(Objective):
 
     def validate(self, loss: Callable[[Batch], Losses]) -> dict[str, float]:
         """On scenes that training does not have, by the likeliest latents: decibels of all pixels, and of details."""
-        model: Any = self.model
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
         with torch.no_grad():
             for start in range(0, len(self.held), self.share):
                 rows = np.arange(start, min(start + self.share, len(self.held)))
-                images = as_input(to_device({"images": self.held.images(rows)}, self.device)["images"])
-                again = model.decode(model.encode(images))
+                images = as_input(self.held.images(rows).to(self.device))
+                again = self.model.decode(self.model.encode(images))
                 found.append((psnr_db(again, images), psnr_db(again, images, detail(images) > _DETAILED)))
         whole, parts = (torch.cat(one) for one in zip(*found, strict=True))
         return {
@@ -107,7 +85,7 @@ class Autoencoding(Objective):
     def artefact(self, model: nn.Module, provenance: dict[str, Any]) -> PictureLatents:
         """The autoencoder as it would ship now, its latents scaled by some of the pictures."""
         assert isinstance(model, Autoencoder)
-        images = as_input(self.scenes.images(np.arange(min(_SCALED_BY, len(self.scenes))))).to(self.device)
+        images = as_input(self.scenes.images(np.arange(min(_SCALED_BY, len(self.scenes)))).to(self.device))
         model.fit_scale(images)
         shape = (self.camera.height, self.camera.width)
         config = self.recipe.policy_config
