@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from vla.nn.config import AutoencoderConfig
 from vla.nn.latent import Autoencoder, detail, psnr_db
 from vla.nn.latent_folder import PictureLatents, load
 from vla.nn.vision import as_input
+from vla.train.autoencode import Autoencoding
 
 TINY = AutoencoderConfig(width=8, latent_channels=4)
 
@@ -96,3 +99,19 @@ def test_its_folder(model: Autoencoder, pictures: np.ndarray, tmp_path: Path) ->
 def test_a_width_that_cannot_be_grouped() -> None:
     with pytest.raises(VlaError, match=r"--policy\.width 12 must be a multiple of 8"):
         AutoencoderConfig(width=12).check("policy.")
+
+
+def test_training_sees_a_part_of_each_picture(pictures: np.ndarray) -> None:
+    class Rows:
+        def images(self, rows: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(pictures[rows])
+
+    objective = Autoencoding.__new__(Autoencoding)
+    rows = np.array([2, 0, 1, 2])
+    for crop, shape in ((16, (16, 16)), (40, (32, 40)), (0, (32, 48))):
+        objective.recipe = SimpleNamespace(policy_config=replace(TINY, crop=crop))
+        seen = objective.batch(Rows(), rows, np.random.default_rng(0))["images"].numpy()
+        assert seen.shape == (4, *shape, 3)
+        for part, row in zip(seen, rows, strict=True):
+            windows = np.lib.stride_tricks.sliding_window_view(pictures[row], (*shape, 3))
+            assert (windows == part).all(axis=(-1, -2, -3)).sum() == 1, "a part of its own picture"

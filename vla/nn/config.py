@@ -190,6 +190,8 @@ class AutoencoderConfig:
         kl_weight: of the divergence of a cell's distribution from a unit normal one.
         detail_weight: how much more an error counts for each unit (half the range of a colour) by which a pixel
             differs from what surrounds it: small things must survive.
+        crop: pixels a side, a multiple of 8, of what training sees of each picture; 0 for all of it. The network has
+            no places, only neighbourhoods: parts of many pictures teach it as much as a few whole ones.
     """
 
     width: Annotated[int, Between(8, 1024)] = 32
@@ -197,11 +199,13 @@ class AutoencoderConfig:
     latent_channels: Annotated[int, Between(1, 64)] = 8
     kl_weight: Annotated[float, Between(0.0, 1.0)] = 1e-6
     detail_weight: Annotated[float, Between(0.0, 100.0)] = 4.0
+    crop: Annotated[int, Between(0, 4096)] = 64
 
     def __post_init__(self) -> None:
         require_ranges(self)
 
     def check(self, prefix: str) -> None:
         """Raise VlaError where a setting is impossible. ``prefix`` is what its name begins with."""
-        if self.width % 8:
-            raise VlaError(f"--{prefix}width {self.width} must be a multiple of 8")
+        for name, value in (("width", self.width), ("crop", self.crop)):
+            if value % 8:
+                raise VlaError(f"--{prefix}{name} {value} must be a multiple of 8")

@@ -52,8 +52,13 @@ class Autoencoding(PictureObjective):
         self.model: Any = Autoencoder(self.recipe.policy_config).to(self.device)
 
     def batch(self, scenes: Captioned, rows: np.ndarray, rng: np.random.Generator) -> Batch:
-        """Pictures (B, H, W, 3)."""
-        return {"images": scenes.images(rows)}
+        """Pictures (B, H, W, 3), or a part of each that is drawn."""
+        images, crop = scenes.images(rows), self.recipe.policy_config.crop
+        height, width = (min(crop or side, side) for side in images.shape[1:3])
+        spare = (images.shape[1] - height, images.shape[2] - width)
+        corners = [rng.integers(0, side, len(rows), endpoint=True) for side in spare]
+        parts = [one[y : y + height, x : x + width] for one, y, x in zip(images, *corners, strict=True)]
+        return {"images": torch.stack(parts)}
 
     def loss(self, batch: Batch) -> Losses:
         """The squared error, more where there is detail, and the divergence, (B,)."""
