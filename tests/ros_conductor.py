@@ -4,27 +4,33 @@
     python -m tests.ros_conductor episodes OUT.json COUNT SPEED     success over episodes, through ROS 2
 
 It is run by an environment's Python that has rclpy (see ``tests.ros_environment``), best in a network namespace: see
-``in_namespace``. VLA_TRIAL_ROBOT names the robot's file, VLA_ROBOT_PYTHON another distribution's Python for its node.
+``in_namespace``. VLA_TRIAL_ROBOT names the robot's file, VLA_TRIAL_TRANSPORT how it is reached, and
+VLA_ROBOT_PYTHON another distribution's Python for its node.
 The middleware is real; the arm, its controller and the desk are our simulation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from tests.ros_environment import rosbridge
 
 ROOT = Path(__file__).resolve().parent.parent
+TRANSPORT = os.environ.get("VLA_TRIAL_TRANSPORT", "ros2")
 HOOK = ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH")  # set by the start-up hook of the unofficial wheels
 LOOPBACK = "ip link set lo up multicast on; ip route add 224.0.0.0/4 dev lo; exec "
 
@@ -33,7 +39,7 @@ BROKEN = {
     "Ctrl-C": False, "SIGTERM": False, "kill -9 of the policy": False, "kill -9 of the robot's node": False,
     "gone": False, "rejects": False, "silent joints": False, "frozen stamps": False, "missing joint": False,
     "shuffled joints": True, "nan joints": False, "no scene": False, "late images": False, "dropped images": True,
-    "clock jump": False, "strict qos": False,
+    "clock jump": False, "strict qos": False, "kill -9 of the bridge": False,
 }  # fmt: skip
 
 
@@ -60,23 +66,45 @@ class Conductor:
     """
 
     def __init__(self, config: str, *more: str) -> None:
-        from sensor_msgs.msg import JointState
-        from std_msgs.msg import String
+        from vla.robots.ros import kind
 
-        from vla.robots.ros2 import Node
+        if TRANSPORT == "ros1":
+            from vla.robots.ros1 import Node
+        else:
+            from vla.robots.ros2 import Node  # type: ignore[assignment]
 
         self.config, self.report, self._reported_at = config, dict[str, Any](), 0.0
         self.speeds: list[tuple[float, float]] = []
         self._node = Node("conductor")
-        self._node.subscribe(JointState, "/joint_states", self._moved, depth=50)
-        self._node.node.create_subscription(String, "/sim/report", self._reported, 10)
-        self._break = self._node.publisher(String, "/sim/break")
-        self._reset = self._node.publisher(String, "/sim/reset")
-        self._text = String
+        self._node.subscribe("JointState", "/joint_states", self._moved, depth=50)
+        self._node.subscribe("String", "/sim/report", self._reported, 10, reliable=True)
+        self._break = self._node.publisher("String", "/sim/break")
+        self._reset = self._node.publisher("String", "/sim/reset")
+        self._text = kind("String")
         self._before: Any = None
         self._node.start()
         self.more = more
-        self.start_robot()
+        self.robot: subprocess.Popen[bytes] | None = None
+        self.bridge: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start the robot, and the bridge where the trial goes over one."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start what is not there, or is there no more."""
+        if self.robot is None or self.robot.poll() is not None:
+            self.start_robot()
+        if TRANSPORT == "rosbridge" and (self.bridge is None or self.bridge.poll() is not None):
+            self.start_bridge()
 
     def start_robot(self) -> None:
         """Start ``vla sim-robot``, and wait until it reports."""
@@ -84,9 +112,16 @@ class Conductor:
         # Another distribution's Python may play the robot: what its wheels' hook has set is not for it.
         python = os.environ.get("VLA_ROBOT_PYTHON", sys.executable)
         env = {k: v for k, v in os.environ.items() if python == sys.executable or k not in HOOK}
-        command = [python, "-m", "vla", "sim-robot", "--ros2", "--config", self.config, *self.more]
+        on = "--ros1" if TRANSPORT == "ros1" else "--ros2"
+        command = [python, "-m", "vla", "sim-robot", on, "--config", self.config, *self.more]
         self.robot = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
         self.until(lambda: bool(self.report), 90.0, "the simulated robot reports")
+
+    def start_bridge(self) -> None:
+        """Start rosbridge-server-rs, and wait until it takes connections."""
+        command, env = rosbridge()
+        self.bridge = subprocess.Popen(command, env=env, stdout=2)
+        self.until(lambda: not socket.socket().connect_ex(("127.0.0.1", 9090)), 20.0, "rosbridge takes connections")
 
     def _moved(self, message: Any) -> None:
         """Speeds from positions: a robot that reports none, or too old ones, is seen to move all the same."""
@@ -126,25 +161,28 @@ class Conductor:
 
     def rested(self, since: float) -> float:
         """Seconds from ``since`` until the arm was at rest for good, by what the simulator knows; NaN if it is gone."""
-        if self.robot.poll() is not None:
+        if self.robot is None or self.robot.poll() is not None:
             return float("nan")
         return max(0.0, self._reported_at - self.report["still_s"] - since)
 
     def close(self) -> None:
-        """End the robot."""
-        self.robot.terminate()
-        self.robot.wait(15)
+        """End the robot and the bridge."""
+        for one in filter(None, (self.robot, self.bridge)):
+            one.terminate()
+            try:
+                one.wait(15)
+            except subprocess.TimeoutExpired:
+                one.kill()
         self._node.close()
 
 
 def try_fault(conductor: Conductor, fault: str, out: Path, speed: float = 0.5) -> dict[str, Any]:
     """One run of ``vla deploy`` in whose middle something breaks; what came of it."""
-    if conductor.robot.poll() is not None:
-        conductor.start_robot()
+    conductor.start()
     conductor.break_("")
     conductor.begin(3, instruction="tidy the desk", items=2)
     folder = out / fault.replace(" ", "_")
-    command = [sys.executable, "-m", "vla", "deploy", "--robot", "ros2", "--config", conductor.config, "--yes"]
+    command = [sys.executable, "-m", "vla", "deploy", "--robot", TRANSPORT, "--config", conductor.config, "--yes"]
     command += ["--instruction", "tidy the desk", "--speed", str(speed), "--seconds", "25", "--out", str(folder)]
     log = folder.with_suffix(".log")
     with open(log, "w", encoding="utf-8") as file:
@@ -165,7 +203,11 @@ def try_fault(conductor: Conductor, fault: str, out: Path, speed: float = 0.5) -
     if fault in ("Ctrl-C", "SIGTERM", "kill -9 of the policy"):
         deploy.send_signal({"C": signal.SIGINT, "M": signal.SIGTERM}.get(fault[-1], signal.SIGKILL))
     elif fault == "kill -9 of the robot's node":
+        assert conductor.robot is not None
         conductor.robot.kill()
+    elif fault == "kill -9 of the bridge":
+        assert conductor.bridge is not None
+        conductor.bridge.kill()
     elif fault != "strict qos":
         conductor.break_(fault)
     goes_on = BROKEN[fault]
@@ -195,16 +237,17 @@ def episodes(conductor: Conductor, count: int, speed: float, first: int = 0) -> 
     from vla.control.process import ControlProcess, ControlSettings
     from vla.robots.config import load as load_robot
     from vla.robots.deploy import Deployment, patience_of
-    from vla.robots.driver import make_ros2_driver
-    from vla.robots.ros2 import Ros2Robot
+    from vla.robots.driver import make_transport, make_transport_driver
 
     config, agent, found = load_robot(conductor.config), load("tidy_desk", "cpu"), []
-    robot = Ros2Robot(config)
+    robot = make_transport(TRANSPORT, config)
     for seed in range(first, first + count):
         conductor.begin(seed, language="en" if seed % 2 else "zh")
         asked = conductor.report["instruction"]
         patience = patience_of(config, agent.config.chunk * agent.spec.dt / speed)
-        control = ControlProcess(config.arm, partial(make_ros2_driver, config), ControlSettings(patience=patience))
+        control = ControlProcess(
+            config.arm, partial(make_transport_driver, TRANSPORT, config), ControlSettings(patience=patience)
+        )
         # The longest episode of the task, at this speed.
         run = Deployment(
             config, robot, control, agent, asked, speed, 40.0 / speed,
@@ -224,29 +267,48 @@ def main(what: str, out: str, *rest: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by whatever runs in a shell's background
     config = os.environ.get("VLA_TRIAL_ROBOT", "panda")
     file = Path(out).resolve()
+    with master():
+        conduct(what, config, file, *rest)
+
+
+@contextlib.contextmanager
+def master() -> Iterator[None]:
+    """A ROS 1 master on loopback alone, while it is open, where the trial is on ROS 1."""
+    if TRANSPORT != "ros1":
+        yield
+        return
+    os.environ |= {"ROS_IP": "127.0.0.1", "ROS_MASTER_URI": "http://127.0.0.1:11311"}
+    core = subprocess.Popen(["rosmaster", "--core"], stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 20.0
+        while socket.socket().connect_ex(("127.0.0.1", 11311)):
+            assert core.poll() is None and time.monotonic() < end, "no rosmaster"
+            time.sleep(0.1)
+        yield
+    finally:
+        core.terminate()
+        core.wait(15)
+
+
+def conduct(what: str, config: str, file: Path, *rest: str) -> None:
+    """The trials."""
     if what == "episodes":
-        conductor = Conductor(config)
-        try:
+        with Conductor(config) as conductor:
             count, speed = int(rest[0]), float(rest[1])
             first = int(rest[2]) if len(rest) > 2 else 0
             file.write_text(json.dumps(episodes(conductor, count, speed, first), indent=1, ensure_ascii=False))
-        finally:
-            conductor.close()
         return
     results = []
-    wanted = list(rest) or list(BROKEN)
+    wanted = list(rest) or [one for one in BROKEN if one != "kill -9 of the bridge" or TRANSPORT == "rosbridge"]
     for strict in (False, True):
         some = [fault for fault in wanted if (fault == "strict qos") is strict]
         if not some:
             continue
-        conductor = Conductor(config, *(["--strict-qos"] if strict else []))
-        try:
+        with Conductor(config, *(["--strict-qos"] if strict else [])) as conductor:
             for fault in some:
                 results.append(try_fault(conductor, fault, file.parent))
                 print(json.dumps(results[-1], ensure_ascii=False), flush=True)
                 file.write_text(json.dumps(results, indent=1, ensure_ascii=False))
-        finally:
-            conductor.close()
 
 
 if __name__ == "__main__":

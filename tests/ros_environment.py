@@ -1,6 +1,7 @@
-"""A Python environment with ROS 2 for the tests: the project's own packages, and below them the unofficial wheels.
+"""Python environments with ROS for the tests: the project's own packages, and below them the unofficial wheels.
 
-    uv run python -m tests.ros_environment      makes it, and prints its Python
+    uv run python -m tests.ros_environment             makes those of ROS 2, and prints their Pythons
+    uv run python -m tests.ros_environment debian      prints which packages of Debian's are ROS 1
 
 It is an environment apart, since a start-up hook in the wheels starts Python a second time. It lies in the user's cache
 and is made once. The wheels serve tests and trials alone.
@@ -13,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +26,8 @@ WHEELS = {
         "ros-jazzy-sensor-msgs==5.3.6",
         "ros-jazzy-trajectory-msgs==5.3.6",
         "ros-jazzy-std-msgs==5.3.6",
+        "rosbridge-server-rs==0.1.6",
+        "cyclonedds==11.0.1",  # another vendor's DDS, which needs no ROS
     ),
     "kilted": (
         "ros-kilted-rclpy==9.1.2",
@@ -33,6 +37,10 @@ WHEELS = {
         "ros-kilted-std-msgs==5.5.1",
     ),
 }
+DEBIAN = (  # of ROS 1, which Debian carries
+    "ros-core", "python3-rospy", "python3-rosmaster", "python3-sensor-msgs", "python3-trajectory-msgs",
+    "python3-std-msgs",
+)  # fmt: skip
 _OURS = "numpy; sys_platform == 'never'\npyyaml; sys_platform == 'never'\n"  # of those, the project's own are used
 
 
@@ -62,6 +70,45 @@ def environment(distro: str) -> Path:
     return python
 
 
+def ros1_environment() -> Path:
+    """The Python of an environment with the project's packages and Debian's rospy below them.
+
+    A path file rather than PYTHONPATH, or Debian's numpy would stand before ours. Raises RuntimeError without rospy.
+    """
+    debian = Path("/usr/lib/python3/dist-packages")
+    if not (debian / "rospy").is_dir() or not shutil.which("rosmaster"):
+        raise RuntimeError(f"no rospy or rosmaster: apt-get install {' '.join(DEBIAN)}")
+    packages = Path(next(path for path in sys.path if path.endswith("site-packages")))
+    text = "\n".join((sys.version, str(packages), str(ROOT)))
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vla"
+    folder = cache / f"ros-1-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    if not (folder / "whole").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        site = next((folder / "lib").glob("python*/site-packages"))
+        lines = f"import site; site.addsitedir({str(packages)!r})\n{ROOT}\n{debian}\n"
+        (site / "vla_of_this_checkout.pth").write_text(lines)
+        (folder / "whole").touch()
+    return folder / "bin" / "python"
+
+
+def rosbridge() -> tuple[list[str], dict[str, str]]:
+    """How rosbridge-server-rs is started, and its environment; on loopback. Called in an environment with Jazzy.
+
+    Its binary was built on a whole ROS, and two libraries are found another way here: the wheels have one middleware,
+    and so no library that chooses one; and what their messages take from Python is in the process only if it is Python.
+    """
+    import rosbridge_server_rs  # type: ignore[import-not-found]
+
+    folder, here = Path(rosbridge_server_rs.__file__).parent, Path(sys.prefix) / "lib"
+    choice = here / "librmw_implementation.so"
+    if not choice.exists():
+        choice.symlink_to(here / "librmw_fastrtps_cpp.so")
+    library = Path(sysconfig.get_config_var("LIBDIR")) / sysconfig.get_config_var("LDLIBRARY")
+    env = {**os.environ, "ROS_DISTRO": "jazzy", "LD_PRELOAD": str(library)}
+    return [str(folder / "rosbridge_server_rs_jazzy"), "--bind", "127.0.0.1:9090", "--no-rosapi"], env
+
+
 if __name__ == "__main__":
     for one in sys.argv[1:] or WHEELS:
-        print(environment(one))
+        print(" ".join(DEBIAN) if one == "debian" else environment(one))

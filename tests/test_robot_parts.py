@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from vla.contracts import VlaError
-from vla.robots.adapters import Floats, GripperAdapter, Trajectory, adapters_of, require_finite
+from vla.robots.adapters import GripperAdapter, adapters_of, require_finite
 from vla.robots.config import load
 from vla.robots.controllers import ForwardController, TrajectoryController
 from vla.robots.inbox import Inbox
 from vla.robots.io import Command, Joints
+from vla.robots.messages import Floats, Trajectory
 from vla.robots.pictures import fit, from_compressed, from_message
 
 PANDA = load("panda")

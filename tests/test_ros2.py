@@ -5,51 +5,13 @@ What is real is the middleware (rclpy, Fast DDS) and its processes; the arm, its
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.ros_conductor import BROKEN, HOOK, ROOT, in_namespace
-from tests.ros_environment import environment
-from tests.test_deploy_sim import patient_robot
-
-
-def ros_python(distro: str) -> str:
-    """A Python with rclpy. `.ci/run` makes the environments, and fails if it can't; elsewhere tests do without."""
-    try:
-        return str(environment(distro))
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"ROS 2 can't be installed here: {error}")
-
-
-def conduct(robot: str, folder: Path, *words: str) -> list[dict]:
-    """What the conductor, on Jazzy, notes down of a robot on ``robot``. A failure shows all that its processes said."""
-    out = folder / "notes.json"
-    command, env = in_namespace([ros_python("jazzy"), "-m", "tests.ros_conductor", words[0], str(out), *words[1:]])
-    env = {k: v for k, v in env.items() if k not in HOOK}  # or the hook would not start Python anew
-    env |= {"VLA_TRIAL_ROBOT": str(patient_robot(folder)), "OMP_NUM_THREADS": "1"}
-    if robot != "jazzy":
-        env["VLA_ROBOT_PYTHON"] = ros_python(robot)
-    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=550)
-    logs = "\n".join(f"{file}:\n{file.read_text()}" for file in folder.glob("*.log"))
-    assert run.returncode == 0, f"{run.stdout}\n{run.stderr}\n{logs}"
-    return json.loads(out.read_text())
-
-
-def unstarved(robot: str, folder: Path, *words: str) -> list[dict]:
-    """The same, once more where the simulated arm was judged blocked: on a busy machine its process comes late."""
-    for time in ("first", "second"):
-        (folder / time).mkdir()
-        found = conduct(robot, folder / time, *words)
-        if not any("it is blocked" in one["reason"] for one in found):
-            break
-    return found
+from tests.ros_conductor import BROKEN
+from tests.ros_trial import unstarved
 
 
 # One episode shows that all of it works together; what takes minutes is left to the campaign.

@@ -13,6 +13,7 @@ from typing import Any
 EPILOG = """examples:
   vla deploy --robot sim --instruction "tidy the desk" --yes            the shipped agent on a simulated Panda
   vla deploy --robot ros2 --config configs/robots/panda.yaml --dry-run  look at agent and robot; move nothing
+  vla deploy --robot rosbridge --config my_arm.yaml --dry-run           the same without ROS on this machine
   vla deploy --robot replay --data data/cup --config my_arm.yaml        the same look, at a recording of the robot
   vla deploy --robot ros2 --config my_arm.yaml --agent runs/mine --instruction "put the cup on the tray"
   vla deploy --robot ros2 --config panda --instruction "tidy the desk" --speed 1 --record out.mcap
@@ -26,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options and the examples."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "--robot", choices=("sim", "ros2", "replay"), default="sim", help="how it is reached (default: sim)"
+        "--robot",
+        choices=("sim", "ros2", "ros1", "rosbridge", "replay"),
+        default="sim",
+        help="how it is reached (default: sim)",
     )
     parser.add_argument(
         "--config", default="panda", metavar="YAML", help="the robot: a file, or a name (default: panda)"
@@ -77,6 +81,11 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         from vla.robots.ros2 import import_rclpy
 
         import_rclpy()
+    elif args.robot == "ros1":
+        from vla.robots.ros1 import import_rospy, require_master
+
+        import_rospy()
+        require_master()
     from vla.agent import load as load_agent
 
     agent = load_agent(args.agent, args.device)
@@ -105,12 +114,11 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         return _deploy(args, config, agent, ReplayRobot(config, args.data, args.episode), None, out, None)
     from functools import partial
 
-    from vla.robots.driver import make_ros2_driver
-    from vla.robots.ros2 import Ros2Robot
+    from vla.robots.driver import make_transport, make_transport_driver
 
-    robot = Ros2Robot(config)
+    robot = make_transport(args.robot, config)
     try:
-        return _deploy(args, config, agent, robot, partial(make_ros2_driver, config), out, None)
+        return _deploy(args, config, agent, robot, partial(make_transport_driver, args.robot, config), out, None)
     finally:
         robot.close()
 

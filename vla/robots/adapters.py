@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -10,37 +10,9 @@ import numpy as np
 from vla.contracts import VlaError
 from vla.robots.config import GripperConfig, RobotConfig
 from vla.robots.io import Command, Joints
+from vla.robots.messages import Floats, Message, Point, Trajectory
 
 _REPEAT = 100  # commands after which the gripper is told again
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of a trajectory: positions rad (N,), velocities rad/s (N,), seconds from its start."""
-
-    positions: tuple[float, ...]
-    velocities: tuple[float, ...]
-    time: float
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """A trajectory_msgs/JointTrajectory that starts now (its stamp is 0)."""
-
-    topic: str
-    joints: tuple[str, ...]
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True)
-class Floats:
-    """A std_msgs/Float64MultiArray."""
-
-    topic: str
-    data: tuple[float, ...]
-
-
-Message = Trajectory | Floats
 
 
 class Adapter(Protocol):
@@ -164,11 +136,12 @@ class GripperAdapter:
 def adapters_of(robot: RobotConfig) -> list[Adapter]:
     """What a robot needs: its arm's, and its gripper's."""
     period = 1.0 / robot.command.rate_hz
-    found: list[Adapter]
-    if robot.command.adapter == "joint_trajectory":
-        found = [TrajectoryAdapter(robot, period)]
-    else:
-        found = [PositionAdapter(robot) if robot.command.adapter == "forward_position" else VelocityAdapter(robot)]
+    arms: dict[str, Callable[[], Adapter]] = {
+        "joint_trajectory": lambda: TrajectoryAdapter(robot, period),
+        "forward_position": lambda: PositionAdapter(robot),
+        "forward_velocity": lambda: VelocityAdapter(robot),
+    }
+    found = [arms[robot.command.adapter]()]
     if robot.gripper:
         found.append(GripperAdapter(robot.gripper, robot.limits.gripper_speed))
     return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlparse
 
 from vla import paths
 from vla.contracts import CameraSpec, EnvSpec, Group, VlaError
@@ -18,6 +20,7 @@ from vla.robots.yaml_file import Lines, read_yaml
 
 ARMS = {PANDA.name: PANDA}
 Adapter = Literal["joint_trajectory", "forward_position", "forward_velocity"]
+_TOPIC = re.compile(r"~?/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 _ROTATION = ("rot_xx", "rot_yx", "rot_zx", "rot_xy", "rot_yy", "rot_zy")
 
 
@@ -171,6 +174,17 @@ class EstopConfig:
 
 
 @dataclass(frozen=True)
+class RosbridgeConfig:
+    """Where ``--robot rosbridge`` finds the robot.
+
+    Attributes:
+        url: of its rosbridge_server, ``ws://`` or ``wss://``.
+    """
+
+    url: str = "ws://127.0.0.1:9090"
+
+
+@dataclass(frozen=True)
 class RobotConfig:
     """One robot.
 
@@ -184,6 +198,7 @@ class RobotConfig:
         state: how its joints are reported.
         gripper: None where there is none.
         estop: None where none is told on a topic.
+        rosbridge: where it is found without ROS on this machine.
         dt: seconds between two actions of the agent.
         path: the file it was read from.
     """
@@ -197,6 +212,7 @@ class RobotConfig:
     state: StateConfig = field(default_factory=StateConfig)
     gripper: GripperConfig | None = None
     estop: EstopConfig | None = None
+    rosbridge: RosbridgeConfig = field(default_factory=RosbridgeConfig)
     dt: float = 0.1
     path: Path = Path()
 
@@ -340,6 +356,7 @@ def _check_parts(config: RobotConfig, lines: Lines) -> None:
         raise lines.error("dt", f"must be over 0 and at most 1 s, and is {config.dt}")
     if not 10 <= config.command.rate_hz <= 200:
         raise lines.error("command.rate_hz", f"must be from 10 to 200, and is {config.command.rate_hz}")
+    _check_topics(config, lines)
     if not config.cameras:
         raise lines.error("cameras", "there must be one at least")
     for name, camera in config.cameras.items():
@@ -356,3 +373,22 @@ def _check_parts(config: RobotConfig, lines: Lines) -> None:
         raise lines.error("gripper", f"'closed' and 'open' are both {gripper.open}")
     if gripper and gripper.joint in config.joints:
         raise lines.error("gripper.joint", f"'{gripper.joint}' is a joint of the arm")
+
+
+def _check_topics(config: RobotConfig, lines: Lines) -> None:
+    """Raise VlaError for a topic that no ROS takes, one that has two meanings, or an address that is none."""
+    command, gripper = config.command, config.gripper
+    topics = {"state.topic": config.state.topic, "command.topic": command.topic}
+    topics |= {f"cameras.{name}.topic": camera.topic for name, camera in config.cameras.items()}
+    topics |= {"gripper.topic": gripper.topic} if gripper else {}
+    topics |= {"estop.topic": config.estop.topic} if config.estop else {}
+    first: dict[str, str] = {}
+    for where, topic in topics.items():
+        if not _TOPIC.fullmatch(topic):
+            raise lines.error(where, f"'{topic}' is no name of a topic; one is /panda/joint_states")
+        if topic in first:
+            raise lines.error(where, f"'{topic}' is {first[topic]} already")
+        first[topic] = where
+    url = urlparse(config.rosbridge.url)
+    if url.scheme not in ("ws", "wss") or not url.hostname:
+        raise lines.error("rosbridge.url", f"should be like ws://robot:9090, and is '{config.rosbridge.url}'")

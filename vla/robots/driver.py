@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vla.contracts import VlaError
 from vla.control.driver import Reading
 from vla.robots.config import RobotConfig
 from vla.robots.io import Command, RobotIO
@@ -39,11 +40,38 @@ class RobotDriver:
         self._robot.close()
 
 
-def make_ros2_driver(config: RobotConfig) -> RobotDriver:
-    """For ``ControlProcess``: a ROS 2 robot, joints alone."""
-    from vla.robots.ros2 import Ros2Robot
+TRANSPORTS = ("ros2", "ros1", "rosbridge")
 
-    return RobotDriver(Ros2Robot(config, sends=True, watches=False))
+
+def make_transport(name: str, config: RobotConfig, sends: bool = False, watches: bool = True) -> RobotIO:
+    """A robot that is reached by ``name``, one of ``TRANSPORTS``.
+
+    Args:
+        name: of the transport, whose libraries are imported here alone.
+        config: the robot.
+        sends: whether this process commands it.
+        watches: whether it receives pictures.
+
+    Raises MissingExtraError where the transport's library is missing, VlaError where nobody answers.
+    """
+    if name == "ros2":
+        from vla.robots.ros2 import Ros2Robot
+
+        return Ros2Robot(config, sends, watches)
+    if name == "ros1":
+        from vla.robots.ros1 import Ros1Robot
+
+        return Ros1Robot(config, sends, watches)
+    if name == "rosbridge":
+        from vla.robots.rosbridge import RosbridgeRobot
+
+        return RosbridgeRobot(config, sends, watches)
+    raise VlaError(f"there is no transport '{name}'; there are {', '.join(TRANSPORTS)}")
+
+
+def make_transport_driver(name: str, config: RobotConfig) -> RobotDriver:
+    """For ``ControlProcess``: a robot that is reached by ``name``, joints alone."""
+    return RobotDriver(make_transport(name, config, sends=True, watches=False))
 
 
 def make_driver(make_robot: Callable[[], RobotIO]) -> RobotDriver:

@@ -1,4 +1,4 @@
-"""The simulated robot on ROS 2: joint_states, cameras with camera_info, and the controllers' topics.
+"""The simulated robot on either ROS: joint_states, cameras with camera_info, and the controllers' topics.
 
 Beside what a real robot has there are three topics of its own: ``/sim/report`` (a JSON text: success, progress, …),
 ``/sim/reset`` (JSON: seed, instruction, …) and ``/sim/break`` (the name of a fault, for trying what happens then).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import VlaError
-from vla.robots.adapters import Floats, Point, Trajectory
-from vla.robots.ros2 import Node
+from vla.robots.messages import Floats, Message, Point, Trajectory
+from vla.robots.ros import COMMAND_KINDS, RosNode, kind, seconds_of
 from vla.robots.simulated import PERIOD, SimulatedRobot
 
 # What can be broken, and what it stands for.
@@ -38,20 +37,23 @@ FAULTS = {
 }
 
 
-class Ros2Likeness:
+class RosLikeness:
     """Publishes a simulated robot, and takes commands for it.
 
     Args:
         robot: which; its episode has begun.
+        node: of either ROS; closed at the end.
         seed, options: of that episode.
         strict_qos: ask for commands with a QoS that ours do not have (durability transient local).
         instruction: told on ``/sim/report``.
     """
 
-    def __init__(self, robot: SimulatedRobot, seed: int, options: dict[str, Any], strict_qos: bool = False) -> None:
+    def __init__(
+        self, robot: SimulatedRobot, node: RosNode, seed: int, options: dict[str, Any], strict_qos: bool = False
+    ) -> None:
         self.robot, self.config = robot, robot.config
         self._seed, self._options = seed, options
-        self._node, self._strict = Node("vla_sim_robot"), strict_qos
+        self._node, self._strict = node, strict_qos
         self._inbox: deque[Callable[[], Any]] = deque()
         self._subscriptions: list[Any] = []
         self._shift = 0.0  # of the robot's clock, seconds
@@ -67,66 +69,40 @@ class Ros2Likeness:
     # --- topics --------------------------------------------------------------------------------------------------
 
     def _make_publishers(self) -> None:
-        from rclpy.qos import QoSProfile, ReliabilityPolicy
-        from sensor_msgs.msg import CameraInfo, Image, JointState
-        from std_msgs.msg import Bool, String
+        def sensor(name: str, topic: str, depth: int = 5) -> Any:
+            return self._node.publisher(name, topic, reliable=False, depth=depth)
 
-        def sensor(kind: Any, topic: str, depth: int = 5) -> Any:
-            qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-            return self._node.node.create_publisher(kind, topic, qos)
-
-        self._joints = sensor(JointState, self.config.state.topic)
-        self._images = {name: sensor(Image, camera.topic, 1) for name, camera in self.config.cameras.items()}
+        self._joints = sensor("JointState", self.config.state.topic)
+        self._images = {name: sensor("Image", camera.topic, 1) for name, camera in self.config.cameras.items()}
         self._infos = {
-            name: sensor(CameraInfo, camera.topic.rpartition("/")[0] + "/camera_info")
+            name: sensor("CameraInfo", camera.topic.rpartition("/")[0] + "/camera_info")
             for name, camera in self.config.cameras.items()
         }
-        self._report = self._node.publisher(String, "/sim/report")
-        self._estop = self._node.publisher(Bool, self.config.estop.topic) if self.config.estop else None
+        self._report = self._node.publisher("String", "/sim/report")
+        self._estop = self._node.publisher("Bool", self.config.estop.topic) if self.config.estop else None
 
     def _listen(self) -> None:
-        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-        from std_msgs.msg import Float64MultiArray
-        from trajectory_msgs.msg import JointTrajectory
-
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        if self._strict:
-            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        command, gripper = self.config.command, self.config.gripper
-        for topic, adapter in {
-            command.topic: command.adapter,
-            **({gripper.topic: gripper.adapter} if gripper else {}),
-        }.items():
-            kind = JointTrajectory if adapter == "joint_trajectory" else Float64MultiArray
-            take = self._take_trajectory if adapter == "joint_trajectory" else self._take_floats
+        for topic, adapter in self.config.command_topics.items():
+            take = lambda message, topic=topic: self._take(topic, message)
             self._subscriptions.append(
-                self._node.node.create_subscription(kind, topic, lambda m, t=topic, take=take: take(t, m), qos)
+                self._node.subscribe(COMMAND_KINDS[adapter], topic, take, 1, reliable=True, latched=self._strict)
             )
 
     def _listen_to_us(self) -> None:
-        from std_msgs.msg import String
-
         def on(topic: str, do: Callable[[str], None]) -> None:
-            self._node.node.create_subscription(
-                String, topic, lambda message: self._inbox.append(lambda: do(message.data)), 10
-            )
+            later = lambda message: self._inbox.append(lambda: do(message.data))
+            self._node.subscribe("String", topic, later, 10, reliable=True)
 
         on("/sim/break", self.break_)
         on("/sim/reset", self._begin_again)
 
-    def _take_trajectory(self, topic: str, message: Any) -> None:
-        points = tuple(
-            Point(tuple(p.positions), tuple(p.velocities), p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec)
-            for p in message.points
-        )
-        trajectory = Trajectory(topic, tuple(message.joint_names), points)
-        stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
-        start = 0.0 if stamp == 0 else self.robot.time + stamp - self._now()
-        self._inbox.append(lambda: self.robot.take(trajectory, start))
-
-    def _take_floats(self, topic: str, message: Any) -> None:
-        floats = Floats(topic, tuple(message.data))
-        self._inbox.append(lambda: self.robot.take(floats))
+    def _take(self, topic: str, message: Any) -> None:
+        start = 0.0
+        if hasattr(message, "header"):  # in the robot's own time, which is what its controller goes by
+            stamp = seconds_of(message.header.stamp)
+            start = 0.0 if stamp == 0 else self.robot.time + stamp - self._now()
+        told = command_of(topic, message)
+        self._inbox.append(lambda: self.robot.take(told, start))
 
     # --- what goes on --------------------------------------------------------------------------------------------
 
@@ -134,10 +110,7 @@ class Ros2Likeness:
         return time.time() + self._shift
 
     def _stamp(self, now: float | None = None) -> Any:
-        from builtin_interfaces.msg import Time
-
-        now = self._now() if now is None else now
-        return Time(sec=int(now), nanosec=int(now % 1 * 1e9))
+        return self._node.time(self._now() if now is None else now)
 
     def break_(self, fault: str) -> None:
         """Have a fault from now on; see ``FAULTS``. Raises VlaError for one that is not known."""
@@ -148,7 +121,7 @@ class Ros2Likeness:
         self._shift = 3600.0 if fault == "clock jump" else 0.0
         if fault == "gone":
             for one in self._subscriptions:
-                self._node.node.destroy_subscription(one)
+                self._node.unsubscribe(one)
             self._subscriptions.clear()
         elif before == "gone":
             self._listen()
@@ -186,8 +159,6 @@ class Ros2Likeness:
             time.sleep(max(0.0, PERIOD - (time.monotonic() - now)))
 
     def _publish_joints(self) -> None:
-        from sensor_msgs.msg import JointState
-
         fault = self.robot.fault
         if fault == "silent joints":
             return
@@ -209,7 +180,7 @@ class Ros2Likeness:
             parts = [mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]]
         for number, part in enumerate(parts):
             stamp = self._frozen if fault == "frozen stamps" else self._stamp(self._now() + 1e-6 * number)
-            message = JointState(
+            message = kind("JointState")(
                 name=[names[place] for place in part],
                 position=[float(position[place]) for place in part],
                 velocity=[float(speed[place]) for place in part],
@@ -231,30 +202,42 @@ class Ros2Likeness:
             self._publish_picture(name, image, when)
 
     def _publish_picture(self, name: str, image: np.ndarray, stamp: Any) -> None:
-        from sensor_msgs.msg import CameraInfo, Image
-
         camera = self.config.cameras[name]
         height, width = image.shape[:2]
-        message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+        message = kind("Image")(height=height, width=width, encoding="rgb8", step=3 * width)
         message.header.stamp, message.header.frame_id = stamp, f"{name}_optical_frame"
-        message.data = array("B", image.tobytes())  # not a list, which would be looked at byte by byte
+        # Not a list, which ROS 2 would look at byte by byte; ROS 1 takes bytes alone.
+        message.data = self._node.octets(image.tobytes())
         self._images[name].publish(message)
         fx, fy, cx, cy = camera.intrinsics or (0.0, 0.0, 0.0, 0.0)
-        info = CameraInfo(height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5)
+        info = kind("CameraInfo")(height=height, width=width, distortion_model="plumb_bob")
         info.header = message.header
-        info.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
-        info.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
-        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        matrices = {
+            "d": [0.0] * 5,
+            "k": [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
+            "p": [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+            "r": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        }
+        for letter, values in matrices.items():  # capitals in ROS 1
+            setattr(info, letter if hasattr(info, letter) else letter.upper(), values)
         self._infos[name].publish(info)
 
     def _publish_report(self) -> None:
-        from std_msgs.msg import Bool, String
-
         told = {**self.robot.report, "seed": self._seed, "instruction": self._instruction, "episode": self._reset}
-        self._report.publish(String(data=json.dumps(told, ensure_ascii=False)))
+        self._report.publish(kind("String")(data=json.dumps(told, ensure_ascii=False)))
         if self._estop:
-            self._estop.publish(Bool(data=self.robot.fault == "estop"))
+            self._estop.publish(kind("Bool")(data=self.robot.fault == "estop"))
 
     def close(self) -> None:
         """Leave ROS."""
         self._node.close()
+
+
+def command_of(topic: str, message: Any) -> Message:
+    """A command as it was before it became a message of either ROS."""
+    if hasattr(message, "points"):
+        points = tuple(
+            Point(tuple(p.positions), tuple(p.velocities), seconds_of(p.time_from_start)) for p in message.points
+        )
+        return Trajectory(topic, tuple(message.joint_names), points)
+    return Floats(topic, tuple(message.data))
