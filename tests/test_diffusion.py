@@ -14,6 +14,7 @@ from vla.contracts import EnvSpec, Observation, VlaError
 from vla.contracts.spec import Group
 from vla.nn.context import Context, look
 from vla.nn.diffusion import ChunkTransformer, ChunkUNet, Denoiser, make_scheduler
+from vla.nn.flow import ddim, dpm_solver
 from vla.nn.unified import WIDTH, Unified
 from vla.normalise import Normaliser
 
@@ -76,6 +77,36 @@ def test_every_sampler_reaches_a_known_distribution(sampler: str, steps: int, pr
         more = {"generator": generator} if sampler == "ddpm" else {}
         x = scheduler.step(given[prediction], t, x, return_dict=False, **more)[0]
     assert abs(float(x.mean()) - mean) < 0.05 and abs(float(x.std()) - spread) < 0.05
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_samplers_of_the_straight_path_are_those_of_diffusers(steps: int) -> None:
+    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+
+    solver = DPMSolverMultistepScheduler(
+        use_flow_sigmas=True,
+        prediction_type="flow_prediction",
+        algorithm_type="dpmsolver++",
+        euler_at_final=True,
+        final_sigmas_type="zero",
+    )
+    torch.manual_seed(0)
+    noise, weights = torch.randn(5, 3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
+
+    def guess(x: torch.Tensor, t: float) -> torch.Tensor:
+        return torch.tanh(x @ weights + t)
+
+    for scheduler, own in ((FlowMatchEulerDiscreteScheduler(), ddim), (solver, dpm_solver)):
+        shares = [1.0 - i / steps for i in range(steps)]  # of the noise
+        scheduler.set_timesteps(steps)
+        scheduler.sigmas = torch.tensor([*shares, 0.0], dtype=torch.float64)  # theirs are other ones, and float32
+        scheduler.timesteps = 1000.0 * scheduler.sigmas[:-1]
+        x = noise
+        for i, step in enumerate(scheduler.timesteps):
+            velocity = (x - guess(x, i / steps)) / shares[i]  # towards noise, as they have it
+            x = scheduler.step(velocity, step, x).prev_sample
+        found = own(lambda x, i: guess(x, i / steps), noise, steps)
+        torch.testing.assert_close(found, x.double(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_policy_samples_as_diffusers_does_step_by_step() -> None:

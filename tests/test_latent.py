@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from vla.contracts import VlaError
 from vla.nn.config import AutoencoderConfig
@@ -47,10 +48,23 @@ def test_latents_are_those_of_diffusers_scaled(model: Autoencoder, pictures: np.
         assert latents.shape == (3, 4, 4, 6)
         torch.testing.assert_close(latents.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
         torch.testing.assert_close(latents.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
-        blocks = torch.nn.functional.pixel_unshuffle(images, 2)
-        plain = model.network.decode(model.network.encode(blocks).latent_dist.mean).sample
-        plain = torch.nn.functional.pixel_shuffle(plain, 2).clamp(-1, 1)
-        torch.testing.assert_close(model.decode(latents), plain, atol=1e-4, rtol=1e-4)
+        plain = AutoencoderKL(
+            in_channels=12,
+            out_channels=12,
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 16, 16),
+            latent_channels=4,
+            norm_num_groups=8,
+            mid_block_add_attention=False,
+        )
+        plain.load_state_dict(model.network.state_dict())
+        found = plain.encode(torch.nn.functional.pixel_unshuffle(images, 2)).latent_dist
+        torch.testing.assert_close(found.mean, latents * model.scale + model.shift, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found.logvar, model.network.encode(torch.pixel_unshuffle(images, 2))[1])
+        torch.testing.assert_close(found.kl(), model.reconstruct(images)[1], atol=1e-3, rtol=1e-4)
+        again = torch.nn.functional.pixel_shuffle(plain.decode(found.mean).sample, 2).clamp(-1, 1)
+        torch.testing.assert_close(model.decode(latents), again, atol=1e-4, rtol=1e-4)
 
 
 def test_psnr(pictures: np.ndarray) -> None:

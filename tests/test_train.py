@@ -30,6 +30,10 @@ from vla.contracts import EnvSpec, MissingExtraError, SpecMismatchError, VlaErro
 from vla.data.frames import FORMAT_VERSION, FrameCache, _write_document, _written
 from vla.host.provenance import file_sha256
 from vla.nn import clip_folder
+from vla.nn.config import AutoencoderConfig
+from vla.nn.imagination_folder import load as load_imaginer
+from vla.nn.latent import Autoencoder
+from vla.nn.latent_folder import PictureLatents
 from vla.nn.latent_folder import load as load_autoencoder
 from vla.nn.policy import Policy, Sampled
 from vla.paths import agents_dir
@@ -204,7 +208,13 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
     small |= {"policy.trunk.map_dim": 16, "policy.trunk.language_depth": 1}
     small |= {"policy.trunk.model": "tiny", "policy.trunk.layers": 2}  # of a language model
     small |= {"policy.eyes": "", "policy.vision": "tiny", "policy.pixels": 32}  # of towers
-    small |= {"policy.width": 8}  # of towers, and of an autoencoder
+    small |= {"policy.width": 8}  # of towers, of an autoencoder, and of what imagines in its latents
+    small |= {"policy.heads": 2, "policy.patch": 2, "policy.words": "", "policy.language_depth": 1}
+    if "policy.autoencoder" in dict(settings(recipe)):
+        latent, small["policy.autoencoder"] = AutoencoderConfig(width=8), str(tmp_path / "autoencoder")
+        camera = spec.cameras[0]
+        known = (recipe.env, camera.name, (camera.height, camera.width))
+        PictureLatents(Autoencoder(latent), latent, *known).save(tmp_path / "autoencoder")
     words = [f"--{key}={value}" for key, value in small.items() if key in dict(settings(recipe))]
     words += ["--optim.steps=2", "--optim.batch_size=2", "--validate.every=-1", "--optim.checkpoint_every=1"]
     if recipe.data.stills:
@@ -230,6 +240,9 @@ def test_every_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, mo
         return
     if recipe.objective == "autoencoding":
         assert load_autoencoder(str(result.agent_dir)).provenance["steps"] == 2 and not recipe.policy
+        return
+    if recipe.objective == "imagining":
+        assert load_imaginer(str(result.agent_dir)).provenance["steps"] == 2 and not recipe.policy
         return
     agent = load(result.agent_dir, device="cpu")
     assert agent.provenance["recipe"]["name"] == name and agent.replay_golden_trace() < GOLDEN_TOLERANCE

@@ -29,7 +29,7 @@ from vla.control.history import observation_steps
 from vla.host.files import read_json, require_keys, whole_folder, write_atomically
 from vla.host.provenance import file_sha256
 from vla.nn.batch import batch_of
-from vla.nn.context import Speaks
+from vla.nn.context import Pointing, Speaks
 from vla.nn.graph import Graph
 from vla.normalise import Normaliser, present
 from vla.runner import Actor, Runner
@@ -164,9 +164,21 @@ class Agent(Actor):
         encoded = self._one(observation) | {"instruction": [question]}
         (text,) = trunk.answer(encoded)
         named = things_in(text) or [question]
-        found = {camera: at.tolist() for camera, at in trunk.points({**encoded, "instruction": named}).items()}
+        found = {camera: at.tolist() for camera, at in self.point(observation, named).items()}
         places = [{camera: at[row] for camera, at in found.items()} for row in range(len(named))]
         return Told(text, list(zip(named, places, strict=True)))
+
+    @torch.inference_mode()
+    def point(self, observation: Observation, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Where it looks for what each text speaks of: camera name to float32 (N, 3), see ``vla.nn.context.Pointing``.
+
+        Raises AgentError where it has not learnt to look for something, BadObservationError as ``act_batch`` does.
+        """
+        trunk = getattr(self.policy, "trunk", None)
+        if not isinstance(trunk, Pointing):
+            raise AgentError(f"agent '{self.name}' does not look for what it is told of: it cannot point")
+        batch = self._one(observation) | {"instruction": list(texts)}
+        return {camera: at.float().cpu().numpy() for camera, at in trunk.points(batch).items()}
 
     def save(self, folder: str | Path, golden: Observation, half: bool = True) -> Path:
         """Write the bundle, atomically. Tensors of a base (see ``vla.bundle``) are left out, and it is named.

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "train": "train an agent from a recipe and a recorded dataset",
     "eval": "measure an agent in a simulated env",
     "align": "train pictures and sentences into one space (CLIP), or measure what was trained",
+    "imagine": "see the scene as it will be once something is done (latent diffusion)",
     "score": "score a picture against sentences, and whether an instruction is done in it",
     "ask": "ask an agent with a language model what it sees",
     "serve": "serve an agent over a websocket, to simulators and robots elsewhere",

@@ -1,6 +1,6 @@
 """Outcomes of an episode, written into the simulator: what was asked for, and what only looks a little like it.
 
-``done``: all that was asked for lies in its receptacle. ``beside``: it lies up to 4 cm beside it. ``elsewhere``: in
+``done``: as much as was asked for lies in its receptacle. ``beside``: it lies up to 4 cm beside it. ``elsewhere``: in
 another receptacle. ``held``: the expert has lowered it between the walls, and has not let go. ``mixed``: each thing on
 the desk lies where it lay, in any receptacle or beside one. Whatever was in the grip falls out of it, but in ``held``.
 """
@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 
-from envs.tabletop.table import Tabletop
 from envs.tidy_desk.expert import TidyExpert
 from envs.tidy_desk.goals import CATEGORIES
 from envs.tidy_desk.items import Receptacle
@@ -20,6 +19,7 @@ from envs.tidy_desk.scene import Scene
 from vla.contracts import VlaError
 
 OUTCOMES = ("done", "beside", "elsewhere", "held", "mixed")
+_APART = 0.018  # metres between the middles of two things in a receptacle
 _GAP = (0.004, 0.04)  # metres between a receptacle and what lies beside it
 _SETTLE_S = 0.5
 _LONGEST = 150  # steps in which the expert must hold the thing over its receptacle
@@ -34,7 +34,7 @@ def arrange(scene: Scene, outcome: str, rng: np.random.Generator) -> None:
     if outcome == "held":
         _hold(scene)
         return
-    free = {category: list(receptacle.places) for category, receptacle in scene.receptacles.items()}
+    left_to_do = scene.demand.count - sum(i for i, asked in zip(scene.inside, scene.asked, strict=True) if asked)
     for index, asked in enumerate(scene.asked):
         own = scene.demand.into[index]
         others = [category for category in CATEGORIES if category != own]
@@ -44,23 +44,36 @@ def arrange(scene: Scene, outcome: str, rng: np.random.Generator) -> None:
         into = own if what != "elsewhere" else str(rng.choice(others))
         if what == "beside":
             _put_beside(scene, index, scene.receptacles[into if rng.random() < 0.8 else str(rng.choice(others))], rng)
-        elif what != "left" and free[into]:
-            _put_into(scene, index, scene.receptacles[into], free[into].pop(0))
+        elif what != "left" and not (into == own and scene.inside[index]) and (outcome != "done" or left_to_do > 0):
+            waiting = [i for i in range(index, len(scene.asked)) if scene.asked[i] and not scene.inside[i]]
+            _put_into(scene, index, scene.receptacles[into], waiting if outcome == "done" else [index])
+            left_to_do -= 1
     scene.tabletop.settle(_SETTLE_S)
     scene.look()
 
 
 def _put(scene: Scene, index: int, at: tuple[float, float, float], yaw: float) -> None:
-    tabletop: Tabletop = scene.tabletop
-    joint = tabletop.model.joint(scene.placed[index].item.name)
+    data, (place, speed) = scene.tabletop.data, _addresses(scene, index)
     half = yaw / 2
-    tabletop.data.qpos[joint.qposadr[0] : joint.qposadr[0] + 7] = (*at, math.cos(half), 0.0, 0.0, math.sin(half))
-    tabletop.data.qvel[joint.dofadr[0] : joint.dofadr[0] + 6] = 0.0
+    data.qpos[place : place + 7] = (*at, math.cos(half), 0.0, 0.0, math.sin(half))
+    data.qvel[speed : speed + 6] = 0.0
 
 
-def _put_into(scene: Scene, index: int, receptacle: Receptacle, place: tuple[float, float]) -> None:
-    x, y = receptacle.world(*place).tolist()
-    _put(scene, index, (x, y, scene.placed[index].item.size[2] + 0.012), receptacle.lengthwise[0])
+def _addresses(scene: Scene, index: int) -> tuple[int, int]:
+    """Where an item's pose begins in ``qpos``, and its velocity in ``qvel``."""
+    joint = scene.tabletop.model.joint(scene.placed[index].item.name)
+    return int(joint.qposadr[0]), int(joint.dofadr[0])
+
+
+def _put_into(scene: Scene, index: int, receptacle: Receptacle, leaving: list[int]) -> None:
+    """At the first place where nothing lies but what is ``leaving``; it stays where it is if there is none."""
+    starts = [_addresses(scene, other)[0] for other in range(len(scene.placed)) if other not in leaving]
+    others = [scene.tabletop.data.qpos[start : start + 2] for start in starts]
+    for place in receptacle.places:
+        x, y = receptacle.world(*place).tolist()
+        if all(math.dist(other, (x, y)) > _APART for other in others):
+            _put(scene, index, (x, y, scene.placed[index].item.size[2] + 0.012), receptacle.lengthwise[0])
+            return
 
 
 def _put_beside(scene: Scene, index: int, receptacle: Receptacle, rng: np.random.Generator) -> None:

@@ -29,6 +29,7 @@ from envs.tabletop.table import DT, TICKS, Tabletop, camera_specs
 from envs.tidy_desk.composed import STAYING, random_composed, sample_composed
 from envs.tidy_desk.demand import Demand, demand_of
 from envs.tidy_desk.expert import TidyExpert
+from envs.tidy_desk.foreseen import foreseen
 from envs.tidy_desk.goals import KINDS, LANGUAGES, Goal
 from envs.tidy_desk.items import Receptacle, add_item, add_receptacle
 from envs.tidy_desk.layout import (
@@ -302,6 +303,10 @@ class TidyDesk(gymnasium.Env):
     def wishes(self, rng: np.random.Generator, split: str = "train") -> list[Wish]:
         """See ``envs.tidy_desk.captions``."""
         return captioning.wishes(self.scene, self.goal, rng, split)
+
+    def foreseen(self, rng: np.random.Generator, split: str = "train") -> list[str]:
+        """See ``envs.tidy_desk.foreseen``."""
+        return foreseen(self.goal, split, rng)
 
     def arrange(self, outcome: str, rng: np.random.Generator) -> None:
         """See ``envs.tidy_desk.outcomes``."""

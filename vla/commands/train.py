@@ -82,9 +82,10 @@ def _find(recipe: Recipe, own_path: str) -> Path:
     """
     from vla.contracts import VlaError
     from vla.data.hub import find_dataset
+    from vla.train.known import load_objective
 
     path = recipe.data.path
-    if path == own_path:
+    if path == own_path or load_objective(recipe.objective).makes_data:
         return Path(path)
     try:
         return find_dataset(path)

@@ -1,6 +1,7 @@
 """What a picture of an env shows, in sentences that are true of it, in others that are not, and in wishes come true.
 
-Contrastive training (``vla.train.align``) and its measures (``vla.eval.alignment``) ask an env for these.
+Contrastive training (``vla.train.align``), imagining (``vla.train.imagine``) and their measures
+(``vla.eval.alignment``, ``vla.eval.imagination``) ask an env for these.
 """
 
 from __future__ import annotations
@@ -66,4 +67,16 @@ class Arranges(Protocol):
 
     def arrange(self, outcome: str, rng: np.random.Generator) -> None:
         """Put things so. Raises VlaError for a name that is not known."""
+        ...
+
+
+@runtime_checkable
+class Foresees(Protocol):
+    """An env that can put into words what is to be seen once the episode is a success."""
+
+    def foreseen(self, rng: np.random.Generator, split: str = "train") -> list[str]:
+        """Sentences in each of its languages, of which each asks for the episode's goal, or asks to see it reached.
+
+        No sentence of one split is one of the other.
+        """
         ...

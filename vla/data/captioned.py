@@ -4,41 +4,33 @@ They come in groups of ``GROUP`` pictures. Every other group is an episode of th
 of it, two of them as late as the thing is about to be let go, its end, and then other outcomes under the same arm. The
 rest are scenes as in the middle of an episode, rearranged. So the arm's pose alone tells nothing about success.
 
-They are made once, from a seed, in a folder of their own; an interrupted run leaves ``FOLDER.part``, and the next one
-goes on from there.
+They are made once, from a seed, in a folder of their own (``vla.data.rendered``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock
 
 from vla.contracts import VlaError, episode_seed
 from vla.contracts.abilities import Refers
 from vla.contracts.captions import Arranges, Captions
-from vla.data.caches import gather, mapped, reserve
-from vla.host.files import write_atomically
-from vla.host.parallel import SlotPool, available_cpus
+from vla.data.rendered import Rendered, make_once
 from vla.registry import EnvRef
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 GROUP = 8  # pictures that come of one episode, or of two scenes
-_ROUND = 8  # groups that a worker makes before it hands them over
 _MOMENTS, _LATE = 3, 2  # of an episode, before its end: anywhere, and in its last fifth
 _NOISE, _MEMORY = 0.02, 0.8  # metres; of the disturbance of the expert's actions, and how long it lasts
 _LONGEST = 400  # steps
 _EVERY = 3  # steps between two moments that may be kept
 
 
-class Captioned:
+class Captioned(Rendered):
     """N pictures, with sentences and times. ``Captioned.build`` makes them.
 
     Attributes:
@@ -48,23 +40,8 @@ class Captioned:
         fingerprint: of all but the pictures, in hexadecimal.
     """
 
-    def __init__(self, root: Path, document: dict[str, Any]) -> None:
-        try:
-            self.frames = mapped(root / "frames.npy")
-            self.elapsed = np.load(root / "elapsed.npy")
-        except (OSError, ValueError, EOFError) as error:
-            raise VlaError(f"the captioned scenes {root} are damaged: {error}; delete the folder") from error
-        self.texts: list[dict[str, Any]] = document["texts"]
-        known = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-        known.update(np.ascontiguousarray(self.elapsed))
-        self.fingerprint = known.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.elapsed)
-
-    def images(self, rows: np.ndarray) -> Any:
-        """uint8 (B, H, W, 3), a fresh tensor."""
-        return gather(self.frames, rows)
+    WHAT, COLUMNS = "captioned scenes", ("elapsed",)
+    elapsed: np.ndarray
 
     @classmethod
     def build(
@@ -83,21 +60,10 @@ class Captioned:
         Raises VlaError where the env cannot do it, or the disk is full.
         """
         groups = -(-count // GROUP)
-        identity = {"env": env.name, "options": env.options, "groups": groups, "seed": seed, "split": split}
-        key = hashlib.sha256(json.dumps([FORMAT_VERSION, identity], sort_keys=True).encode()).hexdigest()[:8]
-        root = home / f"captioned-{split}-seed{seed}-{groups * GROUP}-{key}"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            with FileLock(root.with_name(f"{root.name}.lock")):  # of two runs one waits for the other
-                if not root.exists():
-                    _make(partial(_Photographer, env, split), groups, seed, identity, root, progress)
-        except OSError as error:
-            raise VlaError(f"cannot write the captioned scenes {root}: {error.strerror or error}") from error
-        try:
-            document = json.loads((root / "texts.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise VlaError(f"the captioned scenes {root} are damaged: {error}; delete the folder") from error
-        return cls(root, document)
+        identity = {"version": FORMAT_VERSION, "env": env.name, "options": env.options, "groups": groups}
+        identity |= {"seed": seed, "split": split}
+        name = f"captioned-{split}-seed{seed}-{groups * GROUP}"
+        return cls(make_once(cls.WHAT, name, identity, groups, partial(_Photographer, env, split), home, progress))
 
 
 def require_captions(env: Any, name: str) -> None:
@@ -180,41 +146,3 @@ def said(env: Captions, rng: np.random.Generator, split: str) -> dict[str, Any]:
         "captions": [[one.text, one.language, list(one.wrong), list(one.differs)] for one in env.captions(rng, split)],
         "wishes": [[one.text, one.language, one.done] for one in env.wishes(rng, split)],
     }
-
-
-def _make(make: Any, groups: int, seed: int, identity: dict[str, Any], root: Path, progress: bool) -> None:
-    """Make the folder ``root``. What an interrupted run has made is taken up again."""
-    from vla.host.progress import Progress
-
-    part = root.with_name(f"{root.name}.part")
-    part.mkdir(exist_ok=True)
-    rounds = {part / f"round_{i:06d}.npz": list(range(i, min(i + _ROUND, groups))) for i in range(0, groups, _ROUND)}
-    todo, workers = [file for file in rounds if not file.is_file()], min(available_cpus(), len(rounds))
-    with Progress(disable=not progress) as bar, SlotPool(make, workers, workers) as pool:
-        task = bar.add_task("captioned scenes", total=len(rounds), completed=len(rounds) - len(todo))
-        for first in range(0, len(todo), workers):
-            asked = dict(enumerate(todo[first : first + workers]))
-            answers = pool.call({slot: ("shoot", seed, rounds[file]) for slot, file in asked.items()})
-            for slot, file in asked.items():
-                whole = file.with_name("unfinished.npz")
-                told = json.dumps(answers[slot].pop("texts"), ensure_ascii=False)
-                np.savez(whole, texts=np.array(told), **answers[slot])
-                whole.rename(file)
-                bar.advance(task)
-    shape = np.load(next(iter(rounds)))["frames"].shape[1:]
-    frames = np.lib.format.open_memmap(part / "frames.npy", "w+", np.uint8, (groups * GROUP, *shape))
-    reserve(part / "frames.npy")
-    texts, elapsed, row = [], [], 0
-    for file in rounds:
-        with np.load(file) as shot:
-            frames[row : row + len(shot["elapsed"])] = shot["frames"]
-            row += len(shot["elapsed"])
-            elapsed.append(shot["elapsed"])
-            texts += json.loads(str(shot["texts"]))
-    frames.flush()
-    np.save(part / "elapsed.npy", np.concatenate(elapsed))
-    write_atomically(part / "texts.json", json.dumps({"identity": identity, "texts": texts}, ensure_ascii=False))
-    for file in rounds:
-        file.unlink()
-    shutil.rmtree(root, ignore_errors=True)
-    part.rename(root)

@@ -101,4 +101,4 @@ def calibrate(name: str, threshold: float) -> None:
 
 def load(name: str = SHIPPED, device: str = "cpu") -> Scorer:
     """Open towers, see ``find``. Raises VlaError where a file is missing, damaged, or of another program."""
-    return Scorer.opened(find(name), ClipConfig, lambda config: make_clip(replace(config, weights="")), device)
+    return Scorer.opened(find(name), ClipConfig, lambda config, _: make_clip(replace(config, weights="")), device)

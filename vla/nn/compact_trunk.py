@@ -11,7 +11,7 @@ from vla.contracts import EnvSpec, VlaError
 from vla.nn.config import PooledTrunkConfig, TrunkConfig
 from vla.nn.context import Context, Trunk
 from vla.nn.language import LanguageEncoder
-from vla.nn.resampler import Resampler, offset_loss, pointing_accuracy, pointing_loss, yaw_loss
+from vla.nn.resampler import Resampler, offset_loss, peaks, pointing_accuracy, pointing_loss, yaw_loss
 from vla.nn.transformer import feed_forward, fourier
 from vla.nn.vision import VisionEncoder
 
@@ -102,6 +102,12 @@ class CompactTrunk(_Senses):
         offset, offset_error = offset_loss(tokens, stills["offsets"])
         scores = {"grounding_accuracy": accuracy, "yaw_error_deg": yaw_error, "offset_error_mm": offset_error}
         return {"grounding": grounding, "yaw": yaw, "offset": offset}, scores
+
+    @torch.no_grad()
+    def points(self, batch: dict) -> dict[str, Tensor]:
+        """See ``vla.nn.context.Pointing``: where the first slot looks last."""
+        _, _, _, pointing = self._look(batch)
+        return {name: peaks(logits[:, :1])[:, 0] for name, logits in zip(self.cameras, pointing[-1], strict=True)}
 
     def losses(self, context: Context, batch: dict) -> dict[str, Tensor]:
         """The loss ``pointing``, where the batch has ``points.{camera}``."""

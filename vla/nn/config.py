@@ -5,7 +5,7 @@ A policy's config says which trunks it may have: ``trunk: TrunkConfig | PooledTr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from vla.config import Between, require_ranges
@@ -209,3 +209,46 @@ class AutoencoderConfig:
         for name, value in (("width", self.width), ("crop", self.crop)):
             if value % 8:
                 raise VlaError(f"--{prefix}{name} {value} must be a multiple of 8")
+
+
+@dataclass(frozen=True)
+class ImaginationConfig:
+    """A denoiser of latent pictures that a present picture and a sentence lead, see ``vla.nn.imagination``.
+
+    Attributes:
+        autoencoder: whose latents: a folder, a training run, or a name under ``assets/models``.
+        latent: its config; filled in from there.
+        words: towers (``vla align``) whose encoder of sentences ours starts from, by name or folder; empty for fresh
+            weights.
+        language_width: of the words.
+        language_depth: transformer blocks over the words.
+        width: of the denoiser's tokens.
+        depth: its blocks.
+        heads: of its attention.
+        patch: cells a side of the latents that share a token.
+        drop_words: how often training hides the sentence, so that guidance can hold both against each other.
+        change_weight: how much more an error counts for each deviation by which goal and present latents differ.
+    """
+
+    autoencoder: str = "runs/tidy_desk_autoencoder"
+    latent: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    words: str = "tidy_desk_clip"
+    language_width: Annotated[int, Between(4, 4096)] = 128
+    language_depth: Annotated[int, Between(0, 64)] = 2
+    width: Annotated[int, Between(4, 4096)] = 192
+    depth: Annotated[int, Between(1, 64)] = 6
+    heads: Annotated[int, Between(1, 64)] = 6
+    patch: Annotated[int, Between(1, 16)] = 2
+    drop_words: Annotated[float, Between(0.0, 1.0)] = 0.1
+    change_weight: Annotated[float, Between(0.0, 100.0)] = 4.0
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
+
+    def check(self, prefix: str) -> None:
+        """Raise VlaError where a setting is impossible. ``prefix`` is what its name begins with."""
+        if self.width % self.heads:
+            raise VlaError(f"--{prefix}width {self.width} must be a multiple of --{prefix}heads {self.heads}")
+        if self.language_width % 4:
+            raise VlaError(f"--{prefix}language_width {self.language_width} must be a multiple of 4")
+        self.latent.check(f"{prefix}latent.")

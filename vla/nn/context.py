@@ -90,16 +90,21 @@ class Trunk(nn.Module, ABC):
 
 
 @runtime_checkable
-class Speaks(Protocol):
+class Pointing(Protocol):
+    """A trunk that looks for what a sentence speaks of, and tells where."""
+
+    def points(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Where it looks for what each sentence speaks of first: camera name to (B, 3), u to the right and v down, from
+        -1 to 1, and the share of the attention around that place. Sentences may share an observation: B counts them."""
+        ...
+
+
+@runtime_checkable
+class Speaks(Pointing, Protocol):
     """A trunk that answers questions in words; the questions stand where the instruction does."""
 
     def answer(self, batch: dict[str, Any], most: int = 48) -> list[str]:
         """The likeliest answer to each question, of at most so many tokens."""
-        ...
-
-    def points(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Where it looks for what each sentence speaks of first: camera name to (B, 3), u to the right and v down, from
-        -1 to 1, and the share of the attention around that place."""
         ...
 
 

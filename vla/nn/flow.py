@@ -5,6 +5,7 @@ Time runs from 0 (noise) to 1 (data): x_t = (1 - t) noise + t data, and the velo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -65,3 +66,32 @@ def integrate_guided(
         return (speed + strength * pull).detach()
 
     return integrate(guided, noise, steps)
+
+
+def ddim(estimate: Callable[[Tensor, int], Tensor], noise: Tensor, steps: int) -> Tensor:
+    """From noise (B, …) to data by a network that guesses the data, in ``steps`` equal steps.
+
+    "Denoising Diffusion Implicit Models" (Song et al., 2021), equation 12 without noise; on the straight path that is
+    Euler's method. ``estimate(x, i)`` is the guess for ``x`` at the time i / steps.
+    """
+    x = noise
+    for i in range(steps):
+        x = x + (estimate(x, i) - x) / (steps - i)
+    return x
+
+
+def dpm_solver(estimate: Callable[[Tensor, int], Tensor], noise: Tensor, steps: int) -> Tensor:
+    """``ddim`` with what the former guess tells of the next: DPM-Solver++(2M), Lu et al., 2022, algorithm 2.
+
+    The first step and the last, where the logarithm of the ratio of data to noise is infinite, are those of ``ddim``.
+    """
+    x, before = noise, noise
+    ratio = [math.log(i / (steps - i)) if 0 < i < steps else math.inf * (2 * i - steps) for i in range(steps + 1)]
+    for i in range(steps):
+        guess = estimate(x, i)
+        ahead, behind = ratio[i + 1] - ratio[i], ratio[i] - ratio[i - 1] if i else math.inf
+        step = 0.0 if math.isinf(ahead) or math.isinf(behind) else ahead / (2 * behind)
+        towards = guess + step * (guess - before)
+        x = x + (towards - x) / (steps - i)
+        before = guess
+    return x

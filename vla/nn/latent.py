@@ -1,19 +1,17 @@
 """A latent autoencoder of pictures: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion", 2022, 3.1.
 
-The network is diffusers' AutoencoderKL, small, over blocks of 2x2 pixels: at the full resolution convolutions are bound
-by memory, and take twice as long on a CPU. Shapes: B pictures (B, 3, H, W) in [-1, 1], H and W multiples of ``FACTOR``;
-latents (B, C, H / 8, W / 8).
+The network is an AutoencoderKL as diffusers has it, small, over blocks of 2x2 pixels: at the full resolution
+convolutions are bound by memory, and take twice as long on a CPU. Shapes: B pictures (B, 3, H, W) in [-1, 1], H and W
+multiples of ``FACTOR``; latents (B, C, H / 8, W / 8).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla.contracts import MissingExtraError
+from vla.nn.autoencoder_kl import AutoencoderKL
 from vla.nn.config import AutoencoderConfig
 
 FACTOR = 8  # pixels of a cell's side
@@ -25,32 +23,15 @@ _SPAN = 2.0  # of a colour in [-1, 1]
 
 
 class Autoencoder(nn.Module):
-    """Pictures to latents and back. ``fit_scale`` makes latents that a denoiser can take: mean 0, deviation 1.
-
-    Raises MissingExtraError without the extra ``generation``.
-    """
+    """Pictures to latents and back. ``fit_scale`` makes latents that a denoiser can take: mean 0, deviation 1."""
 
     shift: Tensor
     scale: Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        try:
-            from diffusers import AutoencoderKL
-        except ImportError as error:
-            raise MissingExtraError("diffusers is not installed: pip install 'vla[generation]'") from error
-        widths = tuple(config.width * times for times in (1, 2, 2))
-        self.network: Any = AutoencoderKL(
-            in_channels=3 * _BLOCK**2,
-            out_channels=3 * _BLOCK**2,
-            down_block_types=("DownEncoderBlock2D",) * len(widths),
-            up_block_types=("UpDecoderBlock2D",) * len(widths),
-            block_out_channels=widths,
-            layers_per_block=config.layers,
-            latent_channels=config.latent_channels,
-            norm_num_groups=_GROUPS,
-            mid_block_add_attention=False,
-        )
+        widths = [config.width * times for times in (1, 2, 2)]
+        self.network = AutoencoderKL(3 * _BLOCK**2, config.latent_channels, widths, config.layers, _GROUPS)
         self.register_buffer("shift", torch.zeros(config.latent_channels, 1, 1))
         self.register_buffer("scale", torch.ones(config.latent_channels, 1, 1))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions are quicker so
@@ -60,28 +41,30 @@ class Autoencoder(nn.Module):
 
         The latents are drawn with torch's global generator.
         """
-        found = self._distribution(images)
-        return F.pixel_shuffle(self.network.decode(found.sample()).sample, _BLOCK), found.kl()
+        mean, log_variance = self._distribution(images)
+        drawn = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=(1, 2, 3))
+        return F.pixel_shuffle(self.network.decode(drawn), _BLOCK), divergence
 
     @torch.no_grad()
     def fit_scale(self, images: Tensor) -> None:
         """From here on ``encode`` gives latents whose channels have mean 0 and deviation 1 over these pictures."""
-        latents = self._distribution(images).mode().float()
+        latents = self._distribution(images)[0].float()
         self.shift.copy_(latents.mean(dim=(0, 2, 3))[:, None, None])
         self.scale.copy_(latents.std(dim=(0, 2, 3)).clamp(min=_SMALLEST)[:, None, None])
 
     def encode(self, images: Tensor) -> Tensor:
         """The likeliest latents."""
-        return (self._distribution(images).mode() - self.shift) / self.scale
+        return (self._distribution(images)[0] - self.shift) / self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures, clipped to [-1, 1]."""
-        found = self.network.decode(latents * self.scale + self.shift).sample
+        found = self.network.decode(latents * self.scale + self.shift)
         return F.pixel_shuffle(found, _BLOCK).clamp(-1.0, 1.0)
 
-    def _distribution(self, images: Tensor) -> Any:
+    def _distribution(self, images: Tensor) -> tuple[Tensor, Tensor]:
         blocks = F.pixel_unshuffle(images, _BLOCK).contiguous(memory_format=torch.channels_last)
-        return self.network.encode(blocks).latent_dist
+        return self.network.encode(blocks)
 
 
 def detail(images: Tensor) -> Tensor:

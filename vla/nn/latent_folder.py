@@ -58,6 +58,6 @@ def load(name: str, device: str = "cpu") -> PictureLatents:
     return PictureLatents.opened(folder, AutoencoderConfig, _made, device)
 
 
-def _made(config: AutoencoderConfig) -> Autoencoder:
+def _made(config: AutoencoderConfig, pixels: tuple[int, int]) -> Autoencoder:
     config.check("")
     return Autoencoder(config)

@@ -100,8 +100,8 @@ class PictureModel[M: nn.Module, C](ABC):
             (build / _CARD).write_text(card or self.card(), encoding="utf-8")
 
     @classmethod
-    def opened(cls, folder: Path, config_type: type[C], make: Callable[[C], M], device: str) -> Self:
-        """What ``save`` wrote, its network made by ``make``.
+    def opened(cls, folder: Path, config_type: type[C], make: Callable[[C, tuple[int, int]], M], device: str) -> Self:
+        """What ``save`` wrote, its network made by ``make`` of its config and its pictures' height and width.
 
         Raises VlaError where a file is missing, damaged, or of another program.
         """
@@ -120,7 +120,8 @@ class PictureModel[M: nn.Module, C](ABC):
             raise VlaError(f"the weights {weights} cannot be read: {error.strerror or error}") from error
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise VlaError(f"the weights {weights} are not those that {cls.ABOUT} was written with: the hashes differ")
-        model = make(config)
+        height, width = (int(side) for side in about["pixels"])
+        model = make(config, (height, width))
         try:
             tensors = load_tensors(data)
             model.load_state_dict(
@@ -128,7 +129,6 @@ class PictureModel[M: nn.Module, C](ABC):
             )
         except (RuntimeError, SafetensorError) as error:
             raise VlaError(f"the weights {weights} do not fit their config: {str(error)[:200]}") from error
-        height, width = (int(side) for side in about["pixels"])
         rest = (about["env"], about["camera"], (height, width), about["provenance"], folder.resolve().name)
         return cls(model.eval().to(device), config, *rest, **cls.further(about))
 

@@ -130,8 +130,11 @@ def as_input(images: Tensor) -> Tensor:
     return images.movedim(-1, -3).float() / 127.5 - 1.0
 
 
-def cell_centres(grid: int) -> Tensor:
-    """Where the cells of a square map lie in the image: (grid * grid, 2), u right and v down, both in [-1, 1]."""
-    centres = (torch.arange(grid) + 0.5) * (2.0 / grid) - 1.0
-    v, u = torch.meshgrid(centres, centres, indexing="ij")
+def cell_centres(rows: int, columns: int = 0) -> Tensor:
+    """Where the cells of a map, square without ``columns``, lie in the image, row by row.
+
+    (rows * columns, 2), u right and v down, both in [-1, 1].
+    """
+    down, right = ((torch.arange(count) + 0.5) * (2.0 / count) - 1.0 for count in (rows, columns or rows))
+    v, u = torch.meshgrid(down, right, indexing="ij")
     return torch.stack((u, v), dim=-1).reshape(-1, 2)

@@ -23,13 +23,13 @@ from vla.nn.vision import as_input
 from vla.recipe import Recipe
 from vla.train.checkpoint import Found
 from vla.train.objectives import Batch, Losses
-from vla.train.pictures import PictureObjective
+from vla.train.pictures import CaptionedObjective
 from vla.train.sampling import batch_rng, colour_jitter, to_device
 
 _OWN = 0.5  # how often a wish is the episode's own; of the others every second is one that is done, where there is one
 
 
-class Alignment(PictureObjective):
+class Alignment(CaptionedObjective):
     """See the module. The artefact is a ``vla.nn.clip_folder.Scorer``."""
 
     folder = "clip"

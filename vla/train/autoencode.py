@@ -22,13 +22,13 @@ from vla.nn.vision import as_input
 from vla.recipe import Recipe
 from vla.train.checkpoint import Found
 from vla.train.objectives import Batch, Losses
-from vla.train.pictures import PictureObjective
+from vla.train.pictures import CaptionedObjective
 
 _SCALED_BY = 128  # pictures whose latents set the scale
 _DETAILED = 0.2  # of ``vla.nn.latent.detail``, from which on a pixel belongs to an edge or to something small
 
 
-class Autoencoding(PictureObjective):
+class Autoencoding(CaptionedObjective):
     """See the module. The artefact is a ``vla.nn.latent_folder.PictureLatents``."""
 
     folder = "autoencoder"

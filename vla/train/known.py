@@ -10,6 +10,7 @@ from vla.train.autoencode import Autoencoding
 from vla.train.cloning import BehaviourCloning
 from vla.train.distil import Distillation
 from vla.train.grounding import Grounding
+from vla.train.imagine import Imagining
 from vla.train.objectives import Objective
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -19,6 +20,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "behaviour_cloning": BehaviourCloning,
     "distillation": Distillation,
     "grounding": Grounding,
+    "imagining": Imagining,
 }
 
 

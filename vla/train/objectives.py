@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,10 @@ class Objective(ABC):
         sources: what the batches are drawn from by name, and how many samples each has; after ``prepare``.
         notes: lines on what is unusual about the data.
         folder: of the artefact, in the run's folder.
+        makes_data: whether it makes what it learns from, in a folder that need not be there.
     """
 
+    makes_data: ClassVar[bool] = False
     model: nn.Module
     sources: dict[str, int]
     notes: list[str]

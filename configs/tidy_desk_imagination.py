@@ -1,0 +1,32 @@
+"""The desk as it will be: goal pictures out of the present one and a sentence."""
+
+from vla.nn.config import ImaginationConfig
+from vla.recipe import DataConfig, OptimConfig, Recipe, ValidateConfig
+
+
+def recipe() -> Recipe:
+    """Imagine the desk once an instruction is done, in English or Chinese (latent diffusion).
+
+    vla train tidy_desk_autoencoder
+    vla train tidy_desk_imagination
+    vla imagine --measure --model runs/tidy_desk_imagination
+    """
+    return Recipe(
+        name="tidy_desk_imagination",
+        env="tidy_desk",
+        policy="",
+        policy_config=ImaginationConfig(),
+        data=DataConfig("data/tidy_desk_imagination", stills=8_192),
+        optim=OptimConfig(
+            steps=3000,
+            batch_size=32,
+            lr=1e-3,
+            decay=0.5,
+            warmup_steps=100,
+            ema_decay=0.999,
+            log_every=20,
+            checkpoint_every=200,
+        ),
+        validate=ValidateConfig(every=-1),
+        objective="imagining",
+    )
