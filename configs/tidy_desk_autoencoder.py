@@ -20,7 +20,7 @@ def recipe() -> Recipe:
         policy_config=AutoencoderConfig(),
         data=DataConfig("data/tidy_desk_autoencoder", stills=2_048),
         optim=OptimConfig(
-            steps=3000,
+            steps=4000,
             batch_size=32,
             lr=2e-3,
             decay=0.5,

@@ -143,11 +143,15 @@ def _measure(args: argparse.Namespace) -> int:
 def table(found: dict[str, Any]) -> str:
     """The measures for reading, with 95 % intervals."""
     lines = [f"{found['scenes']} scenes, seed {found['seed']}"]
-    lines.append("decibels over the pixels that change")
-    lines += [
-        f"  {name:<12}  {one['mean']:.1f} ({one['low']:.1f} to {one['high']:.1f})"
-        for name, one in found["changed_psnr_db"].items()
-    ]
+    for title, means in (
+        ("decibels over all pixels", found["psnr_db"]),
+        ("… over those that change", found["changed_psnr_db"]),
+        ("… in boxes of 16 pixels around the things", found["item_psnr_db"]),
+    ):
+        lines.append(title)
+        lines += [
+            f"  {name:<12}  {one['mean']:.1f} ({one['low']:.1f} to {one['high']:.1f})" for name, one in means.items()
+        ]
     lines.append("Fréchet distance from real goals of other scenes, in the scorer's space")
     lines += [f"  {name:<12}  {one:.4f}" for name, one in found["frechet"].items()]
     for title, rates in (

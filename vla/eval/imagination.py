@@ -27,6 +27,7 @@ from vla.nn.vision import as_input
 
 _MOVED = 0.1  # of a colour's range, from which on a pixel belongs to what changes
 _NEAR = 0.125  # halves of an image within which something is found; what goes farther was moved
+_BOX = 8  # pixels to each side of a thing's middle
 _RESAMPLES = 500
 _WORST = 8  # scenes that are shown
 
@@ -108,9 +109,13 @@ def measure(
     best = imaginer.latents.decode(imaginer.latents.encode(goal))
     seen = {"imagined": made, "real": goal, "present": now, "autoencoded": best}
 
-    changed = _changed_psnr(seen, now, goal)
+    moved = _changed(now, goal)
+    changed = {name: _psnr(images, goal, moved) for name, images in seen.items()}
     found: dict[str, Any] = {"scenes": count, "seed": seed, "changed_psnr_db": {}, "frechet": {}, "done": {}}
     found["changed_psnr_db"] = {name: _mean(values, seed) for name, values in changed.items() if name != "real"}
+    boxes = _boxes(scenes, goal.shape[1:3])
+    found["item_psnr_db"] = {name: _mean(_psnr(seen[name], goal, boxes), seed) for name in ("imagined", "autoencoded")}
+    found["psnr_db"] = {name: _mean(_psnr(seen[name], goal), seed) for name in ("imagined", "autoencoded", "present")}
     embedded = {name: scorer.embed(images) for name, images in seen.items()}
     elsewhere = scorer.embed(np.stack([one.goal.images[camera] for one in others])).double().numpy()
     found["frechet"] = {name: frechet(one.double().numpy(), elsewhere) for name, one in embedded.items()}
@@ -128,11 +133,27 @@ def measure(
     return found, rows
 
 
-def _changed_psnr(seen: dict[str, np.ndarray], now: np.ndarray, goal: np.ndarray) -> dict[str, np.ndarray]:
-    """Decibels over the pixels that the goal changes, (N,) each; NaN where there are none."""
+def _psnr(images: np.ndarray, goal: np.ndarray, where: torch.Tensor | None = None) -> np.ndarray:
+    """See ``vla.nn.latent.psnr_db``, (N,)."""
+    return psnr_db(*(as_input(torch.from_numpy(one)) for one in (images, goal)), where).numpy()
+
+
+def _changed(now: np.ndarray, goal: np.ndarray) -> torch.Tensor:
+    """Which pixels the goal changes, bool (N, 1, H, W)."""
     first, then = (as_input(torch.from_numpy(one)) for one in (now, goal))
-    moved = (first - then).abs().mean(dim=1, keepdim=True) / 2.0 > _MOVED
-    return {name: psnr_db(as_input(torch.from_numpy(one)), then, moved).numpy() for name, one in seen.items()}
+    return (first - then).abs().mean(dim=1, keepdim=True) / 2.0 > _MOVED
+
+
+def _boxes(scenes: Sequence[Scene], pixels: tuple[int, int]) -> torch.Tensor:
+    """Which pixels lie within ``_BOX`` of a thing's middle in the goal, bool (N, 1, H, W)."""
+    height, width = pixels
+    found = torch.zeros(len(scenes), 1, height, width, dtype=torch.bool)
+    for one, scene in zip(found, scenes, strict=True):
+        for _, places in scene.things:
+            u, v = ((places[1] + 1.0) / 2.0).tolist()
+            x, y = round(u * width), round(v * height)
+            one[0, max(0, y - _BOX) : y + _BOX, max(0, x - _BOX) : x + _BOX] = True
+    return found
 
 
 def _pointed(
