@@ -113,7 +113,7 @@ def measure(
     changed = {name: _psnr(images, goal, moved) for name, images in seen.items()}
     found: dict[str, Any] = {"scenes": count, "seed": seed, "changed_psnr_db": {}, "frechet": {}, "done": {}}
     found["changed_psnr_db"] = {name: _mean(values, seed) for name, values in changed.items() if name != "real"}
-    boxes = _boxes(scenes, goal.shape[1:3])
+    boxes = _boxes(scenes, imaginer.pixels)
     found["item_psnr_db"] = {name: _mean(_psnr(seen[name], goal, boxes), seed) for name in ("imagined", "autoencoded")}
     found["psnr_db"] = {name: _mean(_psnr(seen[name], goal), seed) for name in ("imagined", "autoencoded", "present")}
     embedded = {name: scorer.embed(images) for name, images in seen.items()}
@@ -135,7 +135,7 @@ def measure(
 
 def _psnr(images: np.ndarray, goal: np.ndarray, where: torch.Tensor | None = None) -> np.ndarray:
     """See ``vla.nn.latent.psnr_db``, (N,)."""
-    return psnr_db(*(as_input(torch.from_numpy(one)) for one in (images, goal)), where).numpy()
+    return psnr_db(as_input(torch.from_numpy(images)), as_input(torch.from_numpy(goal)), where).numpy()
 
 
 def _changed(now: np.ndarray, goal: np.ndarray) -> torch.Tensor:
