@@ -61,6 +61,8 @@ def test_untrained_it_imagines_that_nothing_changes() -> None:
     made = Imagination(TINY, (32, 48)).eval()
     present, noise = torch.randn(2, 4, 4, 6), torch.randn(2, 4, 4, 6)
     torch.testing.assert_close(made.imagine(present, ["a", "b"], noise, 3, 2.0, "ddim"), present)
+    images = 2.0 * torch.rand(2, 3, 32, 48) - 1.0
+    torch.testing.assert_close(made.show(images, ["a", "b"], noise, 3, 2.0, "ddim"), images)
 
 
 def test_every_weight_learns_but_the_autoencoders(model: Imagination) -> None:

@@ -33,6 +33,7 @@ SAMPLERS: dict[str, Callable[[Callable[[Tensor, int], Tensor], Tensor, int], Ten
 _LENGTH = 56  # words of a sentence
 _FREQUENCIES = 4
 _TIMES = (1.0, 1.5)  # of the Beta distribution that training draws times from: more of them early
+_CHANGED = 0.3  # deviations of a latent, from which on a cell shows something else
 _MOST = 5.0  # weight of a guess, which grows as noise vanishes
 
 
@@ -134,6 +135,29 @@ class Imagination(nn.Module):
             return untold + guidance * (told - untold)
 
         return SAMPLERS[sampler](estimate, noise, steps)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the latents of a picture."""
+        patch = self.config.patch
+        return (self.config.latent.latent_channels, self.grid[0] * patch, self.grid[1] * patch)
+
+    @torch.no_grad()
+    def show(
+        self, images: Tensor, texts: Sequence[str], noise: Tensor, steps: int, guidance: float, sampler: str
+    ) -> Tensor:
+        """Pictures of goals (B, 3, H, W) in [-1, 1], of scenes as they are; the rest as for ``imagine``.
+
+        What the autoencoder cannot show of the present picture is given back wherever nothing is imagined to change.
+        """
+        present = self.autoencoder.encode(images)
+        goal = self.imagine(present, texts, noise, steps, guidance, sampler)
+        change = (goal - present).abs().mean(dim=1, keepdim=True)
+        change = F.max_pool2d(change, 3, stride=1, padding=1)  # what a cell shows reaches into its neighbours
+        kept = 1.0 - (change / _CHANGED).clamp(max=1.0)
+        kept = F.interpolate(kept, scale_factor=float(FACTOR), mode="bilinear")
+        lost = images - self.autoencoder.decode(present)
+        return (self.autoencoder.decode(goal) + kept * lost).clamp(-1.0, 1.0)
 
     def train(self, mode: bool = True) -> Any:
         """The autoencoder stays as it was trained."""

@@ -60,14 +60,13 @@ class Imaginer(PictureModel[Imagination, ImaginationConfig]):
             raise VlaError(f"at least one step and a guidance of at least 0 are needed, not {steps} and {guidance:g}")
         if len(texts) != len(images):
             raise VlaError(f"{len(images)} pictures need as many texts, and {len(texts)} are given")
-        present = self.latents.encode(images)
-        noise = _noise(present.shape, seed).to(present)
-        texts = checked(texts)
-        found: list[Tensor] = []
-        for start in range(0, len(present), _BATCH):
-            part = slice(start, start + _BATCH)
-            found.append(self.model.imagine(present[part], texts[part], noise[part], steps, guidance, sampler))
-        return self.latents.decode(torch.cat(found))
+        texts, found = checked(texts), list[Tensor]()
+        for number, seen in enumerate(self.inputs(images, _BATCH)):
+            first = number * _BATCH
+            noise = _noise(first, len(seen), self.model.shape, seed).to(seen)
+            asked = texts[first : first + len(seen)]
+            found.append(self.model.show(seen, asked, noise, steps, guidance, sampler))
+        return ((torch.cat(found) + 1.0) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
 
     def card(self) -> str:
         """What this model is, for people."""
@@ -95,10 +94,10 @@ def checked(texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-def _noise(shape: Sequence[int], seed: int) -> Tensor:
-    """A row from a generator of its own, so that it does not depend on how many others there are."""
-    rows = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for row in range(shape[0])]
-    return torch.stack([torch.randn(tuple(shape[1:]), generator=one) for one in rows])
+def _noise(first: int, count: int, shape: Sequence[int], seed: int) -> Tensor:
+    """Rows ``first`` to ``first + count``, each from a generator of its own, however many others there are."""
+    rows = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for row in range(first, first + count)]
+    return torch.stack([torch.randn(tuple(shape), generator=one) for one in rows])
 
 
 def load(name: str = SHIPPED, device: str = "cpu") -> Imaginer:

@@ -125,14 +125,13 @@ class Imagining(PictureObjective[GoalPictures]):
             for start in range(0, len(self.held), self.share):
                 rows = np.arange(start, min(start + self.share, len(self.held)))
                 batch = self.batch(self.held, rows, np.random.default_rng([self.recipe.seed, start]))
-                present, goal = (batch[name].float().to(self.device) for name in ("present", "goal"))
-                noise = torch.randn(present.shape, generator=torch.Generator().manual_seed(start)).to(present)
-                made = model.imagine(present, batch["texts"], noise, STEPS, GUIDANCE, SAMPLER)
                 now, then = (as_input(one.to(self.device)) for one in self.held.images(rows).unbind(1))
+                noise = torch.randn((len(rows), *model.shape), generator=torch.Generator().manual_seed(start)).to(now)
+                made = model.show(now, batch["texts"], noise, STEPS, GUIDANCE, SAMPLER)
+                best = model.autoencoder.decode(batch["goal"].float().to(self.device))
                 moved = ((now - then).abs().mean(dim=1, keepdim=True) / 2.0) > _MOVED
-                pictures = [model.autoencoder.decode(one) for one in (made, goal)]
-                scores = [psnr_db(pictures[0], then)]
-                scores += [psnr_db(one, then, moved) for one in (pictures[0], now, pictures[1])]
+                scores = [psnr_db(made, then)]
+                scores += [psnr_db(one, then, moved) for one in (made, now, best)]
                 found.append(scores)
         names = ("psnr_db", "changed_psnr_db", "unchanged_present_psnr_db", "best_possible_psnr_db")
         columns = [torch.cat(one) for one in zip(*found, strict=True)]
