@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ros_conductor import HOOK, ROOT, in_namespace
+from tests.ros_conductor import BROKEN, HOOK, ROOT, in_namespace
 from tests.ros_environment import environment, ros1_environment
 from tests.test_deploy_sim import patient_robot
 
@@ -64,7 +64,11 @@ def rests(on: str, folder: Path, *faults: str, robot: Path | None = None) -> dic
     """What came of each fault; of two trials the sooner, where the first was over ``REST_S`` on a busy machine."""
     found: dict[str, dict] = {}
     for time in ("first", "second"):
-        late = [fault for fault in faults if fault not in found or found[fault]["still_after_s"] > REST_S]
+        late = [
+            fault
+            for fault in faults
+            if fault not in found or (found[fault]["still_after_s"] > REST_S and not BROKEN[fault])
+        ]
         if not late:
             break
         (folder / time).mkdir()

@@ -128,12 +128,12 @@ MISTAKES = {
         ":17: limits.velocity: that of 'panda_joint1' is 0.0, and must be more than 0",
     ),
     "no number": (
-        "rate_hz: 15",
+        "rate_hz: 30",
         "rate_hz: fast",
         ".rate_hz: should be a finite number, and is 'fast'",
     ),
     "not a number": (
-        "rate_hz: 15",
+        "rate_hz: 30",
         "rate_hz: .nan",
         ".rate_hz: should be a finite number",
     ),

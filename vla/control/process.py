@@ -38,6 +38,7 @@ from vla.control.loop import ACTION, LATE_US, LONGEST, TIMED, Boxes, ControlLoop
 from vla.control.reasons import Reason
 from vla.control.supervisor import Patience
 from vla.control.timeline import Timeline
+from vla.host.parent import Parent
 
 _EVERY = 10  # ticks from one status to the next; a change is told at once
 
@@ -294,7 +295,7 @@ class ControlProcess:
 
 def _main(answers: int) -> None:
     """The other process. ``answers`` is the pipe on which it says that it has started, or why it could not."""
-    parent = os.getppid()
+    parent = Parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the policy's process, which says when to end
     with open(answers, "w", encoding="utf-8") as pipe:
         try:
@@ -316,7 +317,7 @@ def _main(answers: int) -> None:
 class _Ticker:
     """Calls the loop on time, keeps the books, and knows when to end."""
 
-    def __init__(self, loop: ControlLoop, boxes: Boxes, parent: int) -> None:
+    def __init__(self, loop: ControlLoop, boxes: Boxes, parent: Parent) -> None:
         self._loop, self._boxes, self._parent = loop, boxes, parent
         self._status: Any = boxes.status.draft
         self._status["resting"] = self._status["latched"] = -1
@@ -342,7 +343,7 @@ class _Ticker:
             busy = time.monotonic() - now
             self._count(late, abs(late - before), busy)
             before = late
-            if os.getppid() != self._parent:
+            if self._parent.gone:
                 loop.quitting = Reason.POLICY_DIED
             elif self._boxes.orders.seen["quit"] and loop.quitting is None:
                 loop.quitting = Reason.QUIT

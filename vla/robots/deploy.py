@@ -171,8 +171,10 @@ class Deployment:
         slower = Chunk(chunk.actions, self._step, chunk.time)
         if self._ended.is_set():
             return
+        # How old the cameras' newest pictures are is what the supervisor minds; how old a chunk is, it knows.
+        images = min(picture.received for picture in self._robot.pictures().values())
         with self._lock:
-            self._control.push(slower)
+            self._control.push(slower, images=images)
         self._on_chunk(slower)
         self._wanted_m = float(np.linalg.norm(chunk.actions[runner.execute - 1, :3] - seen.state[:3]))
         self._took.append(time.monotonic() - seen.time)
