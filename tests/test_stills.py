@@ -280,7 +280,7 @@ def render_slowly() -> None:
     import vla.data.stills
 
     vla.data.stills.available_cpus = lambda: 2  # type: ignore[attr-defined]
-    vla.data.stills._Photographer.pace_s = lambda self, seed: 3.2  # type: ignore[method-assign]
+    vla.data.stills.Photographer.pace_s = lambda self, seed: 3.2  # type: ignore[method-assign]
     Stills.build(EnvRef("tests.test_stills:SlowEnv"), DotEnv().env_spec, 150, 0, sys.argv[1])
 
 
