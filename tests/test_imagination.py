@@ -23,6 +23,7 @@ from vla.cli import main
 from vla.contracts import VlaError
 from vla.data.goal_pictures import GoalPictures, pairs
 from vla.eval.imagination import frechet
+from vla.host.parallel import SlotPool
 from vla.nn.config import AutoencoderConfig, ImaginationConfig
 from vla.nn.flow import ddim, dpm_solver
 from vla.nn.imagination import Imagination
@@ -199,6 +200,24 @@ def test_goal_pictures_are_made_once(tmp_path: Path) -> None:
     (folder / "texts.json").write_text("{}")
     with pytest.raises(VlaError, match=f"the goal pictures {folder} are damaged: .*; delete the folder"):
         GoalPictures.build(EnvRef(ENV), 5, 0, tmp_path, progress=False)
+
+
+def test_what_was_rendered_before_an_interruption_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vla.data.rendered._assemble", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        GoalPictures.build(EnvRef(ENV), 40, 0, tmp_path, progress=False)
+    monkeypatch.undo()
+    assert len(list(tmp_path.glob("goals-*.part/round_*.npz"))) == 3
+    next(tmp_path.glob("goals-*.part/round_000008.npz")).unlink()
+    asked, call = list[Any](), SlotPool.call
+    monkeypatch.setattr(SlotPool, "call", lambda self, given: asked.append(given) or call(self, given))
+    made = GoalPictures.build(EnvRef(ENV), 40, 0, tmp_path, progress=False)
+    assert [list(one.values()) for one in asked] == [[("shoot", 0, list(range(8, 16)))]] and len(made) == 40
+    whole = GoalPictures.build(EnvRef(ENV), 40, 0, tmp_path / "at once", progress=False)
+    assert whole.fingerprint == made.fingerprint and np.array_equal(whole.frames, made.frames)
 
 
 def test_an_env_without_goals_is_refused(tmp_path: Path) -> None:

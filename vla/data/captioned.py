@@ -10,8 +10,6 @@ They are made once, from a seed, in a folder of their own (``vla.data.rendered``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,10 +17,9 @@ import numpy as np
 from vla.contracts import VlaError, episode_seed
 from vla.contracts.abilities import Refers
 from vla.contracts.captions import Arranges, Captions
-from vla.data.rendered import Rendered, make_once
+from vla.data.rendered import Rendered
 from vla.registry import EnvRef
 
-FORMAT_VERSION = 2
 GROUP = 8  # pictures that come of one episode, or of two scenes
 _MOMENTS, _LATE = 3, 2  # of an episode, before its end: anywhere, and in its last fifth
 _NOISE, _MEMORY = 0.02, 0.8  # metres; of the disturbance of the expert's actions, and how long it lasts
@@ -40,30 +37,13 @@ class Captioned(Rendered):
         fingerprint: of all but the pictures, in hexadecimal.
     """
 
-    WHAT, COLUMNS = "captioned scenes", ("elapsed",)
+    WHAT, NAME, VERSION, GROUP, COLUMNS = "captioned scenes", "captioned", 2, GROUP, ("elapsed",)
     elapsed: np.ndarray
 
-    @classmethod
-    def build(
-        cls, env: EnvRef, count: int, seed: int, home: Path, split: str = "train", progress: bool = True
-    ) -> Captioned:
-        """Open them if they are there, else make them.
-
-        Args:
-            env: which one; it can caption and arrange (``vla.contracts.captions``), and has an expert.
-            count: pictures, rounded up to whole groups.
-            seed: the run's seed.
-            home: they lie in a folder below, named after all of this.
-            split: of scenes and words; ``heldout`` ones show scenes that no others show.
-            progress: show a progress bar.
-
-        Raises VlaError where the env cannot do it, or the disk is full.
-        """
-        groups = -(-count // GROUP)
-        identity = {"version": FORMAT_VERSION, "env": env.name, "options": env.options, "groups": groups}
-        identity |= {"seed": seed, "split": split}
-        name = f"captioned-{split}-seed{seed}-{groups * GROUP}"
-        return cls(make_once(cls.WHAT, name, identity, groups, partial(_Photographer, env, split), home, progress))
+    @staticmethod
+    def photographer(env: EnvRef, split: str) -> _Photographer:
+        """See ``Rendered``."""
+        return _Photographer(env, split)
 
 
 def require_captions(env: Any, name: str) -> None:

@@ -7,18 +7,15 @@ anywhere, into the wrong places too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from vla.contracts import VlaError, episode_seed
 from vla.contracts.captions import Arranges, Foresees
-from vla.data.rendered import Rendered, make_once
+from vla.data.rendered import Rendered
 from vla.registry import EnvRef
 
-FORMAT_VERSION = 1
 PAIRS = 2  # of each scene
 
 
@@ -31,29 +28,12 @@ class GoalPictures(Rendered):
         fingerprint: of all but the pictures, in hexadecimal.
     """
 
-    WHAT = "goal pictures"
+    WHAT, NAME, VERSION, GROUP = "goal pictures", "goals", 1, PAIRS
 
-    @classmethod
-    def build(
-        cls, env: EnvRef, count: int, seed: int, home: Path, split: str = "train", progress: bool = True
-    ) -> GoalPictures:
-        """Open them if they are there, else make them.
-
-        Args:
-            env: which one; it can put what it will be into words, and arrange it (``vla.contracts.captions``).
-            count: pairs, rounded up to whole scenes.
-            seed: the run's seed.
-            home: they lie in a folder below, named after all of this.
-            split: of scenes and words; ``heldout`` ones show scenes that no others show.
-            progress: show a progress bar.
-
-        Raises VlaError where the env cannot do it, or the disk is full.
-        """
-        scenes = -(-count // PAIRS)
-        identity = {"version": FORMAT_VERSION, "env": env.name, "options": env.options, "scenes": scenes}
-        identity |= {"seed": seed, "split": split}
-        name = f"goals-{split}-seed{seed}-{scenes * PAIRS}"
-        return cls(make_once(cls.WHAT, name, identity, scenes, partial(_Photographer, env, split), home, progress))
+    @staticmethod
+    def photographer(env: EnvRef, split: str) -> _Photographer:
+        """See ``Rendered``."""
+        return _Photographer(env, split)
 
 
 def require_goals(env: Any, name: str) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from filelock import FileLock
@@ -20,6 +22,7 @@ from vla.contracts import VlaError
 from vla.data.caches import gather, mapped, reserve
 from vla.host.files import write_atomically
 from vla.host.parallel import SlotPool, available_cpus
+from vla.registry import EnvRef
 
 _ROUND = 8  # groups that a worker makes before it hands them over
 
@@ -36,8 +39,8 @@ class Photographer(Protocol):
         ...
 
 
-class Rendered:
-    """N rows of such a folder.
+class Rendered(ABC):
+    """N rows of such a folder. ``build`` makes it, from an env's own scenes.
 
     Attributes:
         frames: uint8 (N, …, H, W, 3), a memory map.
@@ -45,8 +48,11 @@ class Rendered:
         fingerprint: of all but the pictures, in hexadecimal.
     """
 
-    WHAT = "rendered pictures"
-    COLUMNS: tuple[str, ...] = ()
+    WHAT: ClassVar[str]  # in words, e.g. ``captioned scenes``
+    NAME: ClassVar[str]  # what its folders' names begin with
+    VERSION: ClassVar[int]
+    GROUP: ClassVar[int]  # rows that are made together
+    COLUMNS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, root: Path) -> None:
         try:
@@ -69,52 +75,47 @@ class Rendered:
         """uint8 (B, …, H, W, 3), a fresh tensor."""
         return gather(self.frames, rows)
 
+    @staticmethod
+    @abstractmethod
+    def photographer(env: EnvRef, split: str) -> Photographer:
+        """Who makes the groups. Raises VlaError where the env cannot do it."""
 
-def make_once(
-    what: str,
-    name: str,
-    identity: dict[str, Any],
-    groups: int,
-    photographer: Callable[[], Photographer],
-    home: Path,
-    progress: bool,
-) -> Path:
-    """The folder of this identity below ``home``; it is made where it is not there.
+    @classmethod
+    def build(cls, env: EnvRef, count: int, seed: int, home: Path, split: str = "train", progress: bool = True) -> Self:
+        """Open them if they are there, else make them.
 
-    Args:
-        what: for the progress bar and errors, e.g. ``captioned scenes``.
-        name: what the folder's name begins with; a digest of the identity follows.
-        identity: all that the pictures depend on; its ``seed`` is given to the photographers.
-        groups: how many groups ``Photographer.shoot`` makes.
-        photographer: makes one, in a worker.
-        home: made where it is not there.
-        progress: show a progress bar.
+        Args:
+            env: which one; what it must be able to do is in ``vla.contracts.captions``.
+            count: rows, rounded up to whole groups.
+            seed: the run's seed.
+            home: they lie in a folder below, named after all of this; it is made where it is not there.
+            split: of scenes and words; ``heldout`` ones show scenes that no others show.
+            progress: show a progress bar.
 
-    Raises VlaError where the disk is full, or a photographer cannot do it.
-    """
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    root = home / f"{name}-{key}"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(f"{root.name}.lock")):  # of two runs one waits for the other
-            if not root.exists():
-                _make(what, photographer, groups, identity, root, progress)
-    except OSError as error:
-        raise VlaError(f"cannot write the {what} {root}: {error.strerror or error}") from error
-    return root
+        Raises VlaError where the env cannot do it, or the disk is full.
+        """
+        groups = -(-count // cls.GROUP)
+        identity = {"version": cls.VERSION, "env": env.name, "options": env.options, "groups": groups}
+        identity |= {"seed": seed, "split": split}
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+        root = home / f"{cls.NAME}-{split}-seed{seed}-{groups * cls.GROUP}-{key}"
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(root.with_name(f"{root.name}.lock")):  # of two runs one waits for the other
+                if not root.exists():
+                    _make(cls.WHAT, partial(cls.photographer, env, split), identity, root, progress)
+        except OSError as error:
+            raise VlaError(f"cannot write the {cls.WHAT} {root}: {error.strerror or error}") from error
+        return cls(root)
 
 
 def _make(
-    what: str,
-    photographer: Callable[[], Photographer],
-    groups: int,
-    identity: dict[str, Any],
-    root: Path,
-    progress: bool,
+    what: str, photographer: Callable[[], Photographer], identity: dict[str, Any], root: Path, progress: bool
 ) -> None:
+    """Make the folder ``root``. What an interrupted run has made is taken up again."""
     from vla.host.progress import Progress
 
-    part = root.with_name(f"{root.name}.part")
+    part, groups = root.with_name(f"{root.name}.part"), identity["groups"]
     part.mkdir(exist_ok=True)
     rounds = {part / f"round_{i:06d}.npz": list(range(i, min(i + _ROUND, groups))) for i in range(0, groups, _ROUND)}
     todo, workers = [file for file in rounds if not file.is_file()], min(available_cpus(), len(rounds))
