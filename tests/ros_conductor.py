@@ -36,7 +36,8 @@ LOOPBACK = "ip link set lo up multicast on; ip route add 224.0.0.0/4 dev lo; exe
 
 # What is done to a run, and whether it must go on all the same.
 BROKEN = {
-    "Ctrl-C": False, "SIGTERM": False, "kill -9 of the policy": False, "kill -9 of the robot's node": False,
+    "Ctrl-C": False, "SIGTERM": False, "kill -9 of the policy": False, "kill -9 of the control process": False,
+    "kill -9 of the robot's node": False,
     "gone": False, "rejects": False, "silent joints": False, "frozen stamps": False, "missing joint": False,
     "shuffled joints": True, "nan joints": False, "no scene": False, "late images": False, "dropped images": True,
     "clock jump": False, "strict qos": False, "kill -9 of the bridge": False,
@@ -202,6 +203,8 @@ def try_fault(conductor: Conductor, fault: str, out: Path, speed: float = 0.5) -
     at = time.monotonic()
     if fault in ("Ctrl-C", "SIGTERM", "kill -9 of the policy"):
         deploy.send_signal({"C": signal.SIGINT, "M": signal.SIGTERM}.get(fault[-1], signal.SIGKILL))
+    elif fault == "kill -9 of the control process":
+        os.kill(child_of(deploy.pid, b"vla.control.process"), signal.SIGKILL)
     elif fault == "kill -9 of the robot's node":
         assert conductor.robot is not None
         conductor.robot.kill()
@@ -229,6 +232,16 @@ def try_fault(conductor: Conductor, fault: str, out: Path, speed: float = 0.5) -
         "still_after_s": round(conductor.rested(at), 3),
         "refused": conductor.report.get("refused"),
     }
+
+
+def child_of(parent: int, words: bytes) -> int:
+    """The process that ``parent`` started with these words on its command line."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            mine = int(stat.read_text().rpartition(")")[2].split()[1]) == parent
+            if mine and words in stat.with_name("cmdline").read_bytes():
+                return int(stat.parent.name)
+    raise LookupError(f"process {parent} has no child with {words!r}")
 
 
 def episodes(conductor: Conductor, count: int, speed: float, first: int = 0) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pytest
 from tests.ros_conductor import BROKEN, HOOK, ROOT, in_namespace
 from tests.ros_environment import environment, ros1_environment
 from tests.test_deploy_sim import patient_robot
+from tests.test_robot_config import PANDA_YAML
 
 WAYS = {"jazzy": "ros2", "kilted": "ros2", "ros1": "ros1", "rosbridge": "rosbridge"}
 REST_S = 0.2  # what every way out is to keep
@@ -25,6 +26,14 @@ def ros_python(on: str) -> str:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"no ROS for the test: {error}")
+
+
+def forward_robot(folder: Path, what: str) -> Path:
+    """The Panda behind a forward_command_controller on ``what``, position or velocity."""
+    file, told = folder / "panda.yaml", PANDA_YAML.index("  adapter: joint_trajectory\n")
+    command = f"  adapter: forward_{what}\n  topic: /forward_{what}_controller/commands\n"
+    file.write_text(PANDA_YAML[:told] + command + PANDA_YAML[PANDA_YAML.index("  rate_hz", told) :])
+    return file
 
 
 def conduct(on: str, folder: Path, *words: str, robot: Path | None = None) -> list[dict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from vla.robots.config import load
 from vla.robots.controllers import ForwardController, TrajectoryController
 from vla.robots.inbox import Inbox
 from vla.robots.io import Command, Joints
-from vla.robots.messages import Floats, Trajectory
+from vla.robots.messages import Floats, Message, Trajectory
 from vla.robots.pictures import fit, from_compressed, from_message
+from vla.robots.topics import TopicRobot
 
 PANDA = load("panda")
 NAMES = [*PANDA.joints, "panda_finger_joint1"]
+REST = (0.0,) * 7
 Q = np.array([0.0, -0.26, 0.0, -2.43, 0.0, 2.17, 0.785])
 
 
@@ -172,6 +175,36 @@ def test_velocity_controller_drifts_off_unless_it_gets_zeros() -> None:
     assert adapter.messages(Command(Q, np.full(7, 0.1), 1.0), None) == [rest]  # nobody knows where the arm is
 
 
+class Listed(TopicRobot):
+    """A robot whose messages are kept."""
+
+    def __init__(self, adapter: Literal["joint_trajectory", "forward_velocity"], sends: bool) -> None:
+        command = dataclasses.replace(PANDA.command, adapter=adapter)
+        super().__init__(dataclasses.replace(PANDA, command=command), sends)
+        self.told: list[Message] = []
+
+    def _publish(self, message: Message) -> None:
+        assert message.topic in self._spoken
+        self.told.append(message)
+
+    def _leave(self) -> None:
+        pass
+
+
+def test_who_watches_stops_an_arm_that_would_run_on_and_no_other() -> None:
+    zeros, watcher = Floats(PANDA.command.topic, REST), Listed("forward_velocity", False)
+    watcher.close()
+    assert not watcher.told  # it may have watched what somebody else drives
+    watcher.stop()
+    assert set(watcher.told) == {zeros}
+    sender = Listed("forward_velocity", True)
+    sender.close()
+    assert set(sender.told) == {zeros}
+    braking = Listed("joint_trajectory", False)
+    braking.stop()
+    assert not braking.told and not braking._spoken
+
+
 def test_velocity_command_makes_up_for_what_the_arm_is_behind() -> None:
     robot = dataclasses.replace(PANDA, command=dataclasses.replace(PANDA.command, adapter="forward_velocity"))
     (message,) = adapters_of(robot)[0].messages(Command(Q + 0.05, np.zeros(7), 1.0), Joints(Q, np.zeros(7), 1.0, 0.0))
@@ -193,8 +226,6 @@ def test_command_with_nan_is_not_sent() -> None:
 
 
 # --- the controllers' likeness ------------------------------------------------------------------------------------
-
-REST = (0.0,) * 7
 
 
 @pytest.mark.parametrize(

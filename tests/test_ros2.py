@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ros_conductor import BROKEN
-from tests.ros_trial import REST_S, rests, unstarved
+from tests.ros_trial import REST_S, forward_robot, rests, unstarved
 from vla.robots.config import find
 
 
@@ -34,6 +34,7 @@ def test_shipped_agent_tidies_the_desk_through_ros2(robot: str, count: str, tmp_
 REASONS = {
     "SIGTERM": "SIGTERM came",
     "kill -9 of the policy": "",
+    "kill -9 of the control process": "the control process is gone",
     "gone": "nobody listens on /panda_(arm_controller/joint_trajectory|hand_controller/commands) any more: its",
     "no scene": "camera 'scene' has sent nothing",
     "clock jump": "the clock of",
@@ -52,3 +53,11 @@ def test_every_fault_ends_in_rest_within_200_ms_and_a_named_reason(tmp_path: Pat
             assert one["still_after_s"] > 1.0, one  # it went on
         else:
             assert one["still_after_s"] <= REST_S, one
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("what", ["position", "velocity"])
+def test_arm_that_would_run_on_is_brought_to_rest_on_every_way_out(what: str, tmp_path: Path) -> None:
+    ways = ("SIGTERM", "kill -9 of the policy", "kill -9 of the control process")
+    for one in rests("jazzy", tmp_path, *ways, robot=forward_robot(tmp_path, what)).values():
+        assert re.search(REASONS[one["fault"]], one["reason"]) and one["still_after_s"] <= REST_S, one

@@ -30,6 +30,7 @@ from vla.robots.state import Kinematics, observe
 STILL = 0.02  # rad/s, below which a measured joint counts as at rest
 _MOVED_RAD, _MOVED_GRIPPER, _MOVED_M = 0.03, 0.1, 0.02  # by which joints, the gripper's opening, the tool have moved
 _POLL_S = 0.01
+_HUNG_S = 1.0  # without a tick, the control process counts as hung
 _USUAL = (Reason.NO_CHUNK, Reason.CHUNK_ENDED, Reason.STALE_CHUNK)  # rests that the next chunk ends
 
 
@@ -246,8 +247,8 @@ class Deployment:
 
     def _supervisor_says(self, now: float) -> str:
         """Why the supervisor keeps the arm at rest, where no chunk of ours will end that."""
-        if not self._control.alive:
-            return "the control process is gone"
+        if lost := self._control_lost(now):
+            return lost
         status = self._control.status()
         news = self._control.news()
         self._stood[2].update(news)
@@ -266,6 +267,13 @@ class Deployment:
         if status.resting is not None and now - self._resting[1] > limit:
             return self._in_detail(status.resting)
         return ""
+
+    def _control_lost(self, now: float) -> str:
+        state = self._control.state()
+        if not self._control.alive:
+            return "the control process is gone"
+        hangs = state is not None and now - state.time > _HUNG_S
+        return "the control process hangs" if hangs else ""
 
     def _stands_still(self, now: float) -> str:
         """That the arm has not moved for too long, and what has held it back meanwhile, if it was the supervisor."""
@@ -333,7 +341,11 @@ class Deployment:
         with self._lock:
             if self._control.alive:
                 self._control.estop()
-        self._ended.set()
+        try:
+            if self._control_lost(self._noticed):
+                self._robot.stop()  # nobody else is left to
+        finally:
+            self._ended.set()
 
     def _rest(self) -> Outcome:
         """Wait until the arm was measured at rest; what became of it all."""

@@ -103,7 +103,10 @@ class Capabilities:
 
 
 class RobotIO(Protocol):
-    """One robot, from one process. Several may watch it; only the supervisor's process sends."""
+    """One robot, from one process. Several may watch it; only the supervisor's process sends.
+
+    Who watches may call ``stop`` once that process is gone.
+    """
 
     config: RobotConfig
     capabilities: Capabilities

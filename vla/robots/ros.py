@@ -115,7 +115,7 @@ class RosRobot(TopicRobot):
     Args:
         config: the robot.
         node: of either ROS, which has not begun to receive.
-        sends: whether this process commands it; one that only watches makes no publisher.
+        sends: whether this process commands it; see ``TopicRobot``.
         watches: whether it receives pictures.
     """
 
@@ -130,7 +130,7 @@ class RosRobot(TopicRobot):
             take = self._take_compressed if compressed else self._take_image
             image = "CompressedImage" if compressed else "Image"
             node.subscribe(image, camera.topic, partial(take, name), depth=1)
-        for topic, adapter in config.command_topics.items() if sends else ():
+        for topic, adapter in self._spoken.items():
             self._publishers[topic] = node.publisher(COMMAND_KINDS[adapter], topic)
         # One that watches publishes nothing, and yet sees who listens where the graph is open to all: see ``Node``.
         self._listeners = Listeners(config.command_topics, node.listeners, node.unfit)

@@ -141,7 +141,7 @@ class Ros1Robot(RosRobot):
 
     Args:
         config: the robot.
-        sends: whether this process commands it; one that only watches makes no publisher.
+        sends: whether this process commands it; see ``TopicRobot``.
         watches: whether it receives pictures.
 
     Raises:

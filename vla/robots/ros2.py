@@ -138,7 +138,7 @@ class Ros2Robot(RosRobot):
 
     Args:
         config: the robot.
-        sends: whether this process commands it; one that only watches makes no publisher.
+        sends: whether this process commands it; see ``TopicRobot``.
         watches: whether it receives pictures.
     """
 

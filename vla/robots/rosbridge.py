@@ -40,7 +40,7 @@ class RosbridgeRobot(TopicRobot):
 
     Args:
         config: the robot, with ``rosbridge.url``.
-        sends: whether this process commands it; one that only watches advertises nothing.
+        sends: whether this process commands it; see ``TopicRobot``.
         watches: whether it receives pictures.
 
     Raises:
@@ -63,7 +63,7 @@ class RosbridgeRobot(TopicRobot):
             take = self._take_compressed if compressed else self._take_image
             type_ = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
             self._subscribe(camera.topic, type_, lambda m, name=name, take=take: take(name, m))  # type: ignore[misc]
-        for topic, adapter in config.command_topics.items() if sends else ():
+        for topic, adapter in self._spoken.items():
             self._hello.append({"op": "advertise", "topic": topic, "type": TYPES[adapter]})
         self._loop, self._ready, self._closing = asyncio.new_event_loop(), threading.Event(), False
         self._wake = asyncio.Event()

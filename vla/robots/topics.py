@@ -23,16 +23,24 @@ class TopicRobot:
 
     Args:
         config: the robot.
-        sends: whether this process commands it; one that only watches has no adapters.
+        sends: whether this process commands it. One that only watches can ``stop`` an arm that would run on by itself.
     """
 
     capabilities = Capabilities("topics")
 
     def __init__(self, config: RobotConfig, sends: bool) -> None:
         self.config, self.inbox = config, Inbox(config)
-        self._adapters = adapters_of(config) if sends else []
+        self._adapters, self._sends = adapters_of(config), sends
         self._every = max(1, round(200 / config.command.rate_hz))
         self._sent, self._undecoded = 0, ""
+
+    @property
+    def _spoken(self) -> dict[str, str]:
+        """The topics that this process publishes, and what listens there: all, or those that ``stop`` needs."""
+        if self._sends:
+            return self.config.command_topics
+        rest = {message.topic for adapter in self._adapters for message in adapter.rest(None)}
+        return {topic: kind for topic, kind in self.config.command_topics.items() if topic in rest}
 
     # --- what a transport does -----------------------------------------------------------------------------------
 
@@ -106,7 +114,8 @@ class TopicRobot:
     def close(self) -> None:
         """See ``RobotIO.close``."""
         try:
-            self.stop()
+            if self._sends:  # who only watched may have watched what somebody else drives
+                self.stop()
         finally:
             self._leave()
 
