@@ -20,10 +20,10 @@ def recipe() -> Recipe:
         policy_config=AutoencoderConfig(),
         data=DataConfig("data/tidy_desk_autoencoder", stills=2_048),
         optim=OptimConfig(
-            steps=4000,
+            steps=2800,
             batch_size=32,
             lr=2e-3,
-            decay=0.5,
+            decay=0.3,
             warmup_steps=50,
             ema_decay=0.99,
             log_every=20,

@@ -62,6 +62,7 @@ SMALL = {
     ],
     "eval": ["--episodes", "2", "--items", "2", "--kind", "named", "--workers", "1", "--videos", "1"],
     "align": ["--scenes", "5", "--episodes", "2"],
+    "imagine": ["--steps", "2"],
     "score": [],
     "ask": [],
     "compare": [],
@@ -104,6 +105,8 @@ def shrunken(command: str) -> list[str]:
         words[4], small = staged_recipe.NAME, ["--processes", "1", "--out", "runs/tidy_desk"]
     if words[3:5] == ["train", "tidy_desk_language"]:  # likewise
         words[4], small = staged_recipe.ASKING, ["--processes", "1", "--out", "runs/tidy_desk_language"]
+    if {"tidy_desk_autoencoder", "tidy_desk_imagination"} & set(words):  # networks without a trunk, of pictures alone
+        small = ["--data.stills", "16", "--optim.steps", "2", "--optim.batch_size", "4", "--policy.width", "24"]
     if "finetune" in words:  # the network is that of the agent that ships
         small = ["--optim.steps", "1", "--optim.batch_size", "2"]
     if any(word.startswith("gymnasium:") for word in words):
