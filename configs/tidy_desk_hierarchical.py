@@ -16,9 +16,9 @@ def recipe() -> Recipe:
 
     System 2's trunk stays as it is, and its delay is drawn from 0 to 1.2 s in training. Recording takes 4 minutes and
     training 25 on a quiet core. The agent that ships was made so: of 40 held-out episodes, seed 0, succeed without
-    delay 88 % (74 to 95), with plans that are 300 and 600 ms late 98 % (87 to 100) and 90 % (77 to 96). An earlier training of the same recipe came
-    to 90 % (77 to 96) and 92 (80 to 97), and with plans 600 ms late to 98 (87 to 100); of the first agent that ships,
-    with chunks as late and played ``receding``, succeed 95, 88 and 55 % (40 to 69).
+    delay 88 % (74 to 95), with plans that are 300 and 600 ms late 98 % (87 to 100) and 90 % (77 to 96). An earlier
+    training of the same recipe came to 90 % (77 to 96), 92 (80 to 97) and 98 (87 to 100); the first agent that ships,
+    with chunks as late and played ``receding``, comes to 95, 88 and 55 % (40 to 69).
     """
     base = demonstrations.recipe()
     folder = "data/hierarchical"
