@@ -9,32 +9,15 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from vla.robots.config import RobotConfig
-from vla.robots.messages import Floats, Message
+from vla.robots.messages import COMMAND_KINDS, PACKAGES, Floats, Message
 from vla.robots.pictures import from_compressed, from_message
 from vla.robots.topics import Listeners, TopicRobot
-
-_KINDS = {
-    "JointState": "sensor_msgs",
-    "Image": "sensor_msgs",
-    "CameraInfo": "sensor_msgs",
-    "CompressedImage": "sensor_msgs",
-    "JointTrajectory": "trajectory_msgs",
-    "JointTrajectoryPoint": "trajectory_msgs",
-    "Float64MultiArray": "std_msgs",
-    "Bool": "std_msgs",
-    "String": "std_msgs",
-}
-COMMAND_KINDS = {
-    "joint_trajectory": "JointTrajectory",
-    "forward_position": "Float64MultiArray",
-    "forward_velocity": "Float64MultiArray",
-}
 
 
 @cache
 def kind(name: str) -> Any:
     """The class of a message, of whichever ROS this Python has; e.g. ``JointState``."""
-    return getattr(import_module(f"{_KINDS[name]}.msg"), name)
+    return getattr(import_module(f"{PACKAGES[name]}.msg"), name)
 
 
 class RosNode(Protocol):

@@ -20,7 +20,7 @@ from vla.contracts import VlaError
 from vla.contracts.errors import one_line
 from vla.robots.config import RobotConfig
 from vla.robots.io import Capabilities
-from vla.robots.messages import Floats, Message
+from vla.robots.messages import COMMAND_KINDS, PACKAGES, Floats, Message
 from vla.robots.pictures import from_compressed, from_message
 from vla.robots.topics import TopicRobot
 
@@ -28,11 +28,6 @@ _CONNECT_S = 5.0
 _FLUSH_S = 0.2  # at the end, for what was published last
 _LARGEST = 64 << 20  # bytes of a message
 _SILENCE_S = 0.5  # without an answer to a ping of ours, the server counts as lost
-TYPES = {
-    "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
-    "forward_position": "std_msgs/msg/Float64MultiArray",
-    "forward_velocity": "std_msgs/msg/Float64MultiArray",
-}
 
 
 class RosbridgeRobot(TopicRobot):
@@ -55,16 +50,16 @@ class RosbridgeRobot(TopicRobot):
         self._takes: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._news: dict[str, Message] = {}  # by topic, what was not sent yet: the newest counts
         self._hello: list[dict[str, Any]] = []
-        self._subscribe(config.state.topic, "sensor_msgs/msg/JointState", self._take_joints)
+        self._subscribe(config.state.topic, "JointState", self._take_joints)
         if config.estop:
-            self._subscribe(config.estop.topic, "std_msgs/msg/Bool", self._take_estop)
+            self._subscribe(config.estop.topic, "Bool", self._take_estop)
         for name, camera in config.cameras.items() if watches else ():
             compressed = camera.topic.endswith("/compressed")
             take = self._take_compressed if compressed else self._take_image
-            type_ = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
-            self._subscribe(camera.topic, type_, lambda m, name=name, take=take: take(name, m))  # type: ignore[misc]
+            image = "CompressedImage" if compressed else "Image"
+            self._subscribe(camera.topic, image, lambda m, name=name, take=take: take(name, m))  # type: ignore[misc]
         for topic, adapter in self._spoken.items():
-            self._hello.append({"op": "advertise", "topic": topic, "type": TYPES[adapter]})
+            self._hello.append({"op": "advertise", "topic": topic, "type": type_of(COMMAND_KINDS[adapter])})
         self._loop, self._ready, self._closing = asyncio.new_event_loop(), threading.Event(), False
         self._wake = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="rosbridge", daemon=True)
@@ -76,9 +71,10 @@ class RosbridgeRobot(TopicRobot):
                 f"robot, or correct rosbridge.url in {config.path}"
             )
 
-    def _subscribe(self, topic: str, type_: str, take: Callable[[dict[str, Any]], None]) -> None:
+    def _subscribe(self, topic: str, kind: str, take: Callable[[dict[str, Any]], None]) -> None:
         # A queue of one keeps the newest: what waits in the server is of no use.
-        self._hello.append({"op": "subscribe", "topic": topic, "type": type_, "queue_length": 1, "throttle_rate": 0})
+        wish = {"op": "subscribe", "topic": topic, "type": type_of(kind), "queue_length": 1, "throttle_rate": 0}
+        self._hello.append(wish)
         self._takes[topic] = take
 
     # --- the connection's own thread -----------------------------------------------------------------------------
@@ -173,6 +169,11 @@ class RosbridgeRobot(TopicRobot):
         self._closing = True
         self._rouse()
         self._thread.join(_FLUSH_S + 1.0)
+
+
+def type_of(kind: str) -> str:
+    """What rosbridge calls a kind of message of ROS 2, e.g. ``std_msgs/msg/Bool``."""
+    return f"{PACKAGES[kind]}/msg/{kind}"
 
 
 def numbers(values: list[Any]) -> list[float]:

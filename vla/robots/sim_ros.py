@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from vla.contracts import VlaError
-from vla.robots.messages import Floats, Message, Point, Trajectory
-from vla.robots.ros import COMMAND_KINDS, RosNode, kind, seconds_of
+from vla.robots.messages import COMMAND_KINDS, Floats, Message, Point, Trajectory
+from vla.robots.ros import RosNode, kind, seconds_of
 from vla.robots.simulated import PERIOD, SimulatedRobot
 
 # What can be broken, and what it stands for.
