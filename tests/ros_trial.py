@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,15 +47,20 @@ def conduct(on: str, folder: Path, *words: str, robot: Path | None = None) -> li
         robot: the file; that of a Panda with more patience without it.
     """
     out = folder / "notes.json"
-    python = ros_python("ros1" if on == "ros1" else "jazzy")
-    command, env = in_namespace([python, "-m", "tests.ros_conductor", words[0], str(out), *words[1:]])
-    env = {k: v for k, v in env.items() if k not in HOOK}  # or the hook would not start Python anew
-    env |= {"VLA_TRIAL_ROBOT": str(robot or patient_robot(folder)), "VLA_TRIAL_TRANSPORT": WAYS[on]}
-    env["OMP_NUM_THREADS"] = "1"
+    env = {"VLA_TRIAL_ROBOT": str(robot or patient_robot(folder)), "VLA_TRIAL_TRANSPORT": WAYS[on]}
     if on == "kilted":
         env["VLA_ROBOT_PYTHON"] = ros_python(on)
+    python = ros_python("ros1" if on == "ros1" else "jazzy")
+    return noted(out, [python, "-m", "tests.ros_conductor", words[0], str(out), *words[1:]], env)
+
+
+def noted(out: Path, command: list[str], more: dict[str, str] | None = None) -> Any:
+    """What a command, run in a network namespace, writes to ``out``, as JSON."""
+    command, env = in_namespace(command)
+    env = {k: v for k, v in env.items() if k not in HOOK}  # or the hook would not start Python anew
+    env |= {"OMP_NUM_THREADS": "1", **(more or {})}
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=550)
-    logs = "\n".join(f"{file}:\n{file.read_text()}" for file in folder.glob("*.log"))
+    logs = "\n".join(f"{file}:\n{file.read_text()}" for file in out.parent.glob("*.log"))
     assert run.returncode == 0, f"{run.stdout}\n{run.stderr}\n{logs}"
     return json.loads(out.read_text())
 

@@ -1,6 +1,7 @@
 """Real ROS 2: the shipped agent tidies the simulated desk through it, and every fault ends in rest and a named reason.
 
-What is real is the middleware (rclpy, Fast DDS) and its processes; the arm, its controller and the desk are simulated.
+What is real is the middleware (rclpy, Fast DDS, CycloneDDS) and its processes; the arm, its controller and the desk are
+simulated.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import dds_peer
 from tests.ros_conductor import BROKEN
-from tests.ros_trial import REST_S, forward_robot, rests, unstarved
-from vla.robots.config import find
+from tests.ros_trial import REST_S, forward_robot, noted, rests, ros_python, unstarved
+from vla.robots.config import find, load
 
 
 # One episode shows that all of it works together; what takes minutes is left to the campaign.
@@ -27,6 +29,18 @@ def test_shipped_agent_tidies_the_desk_through_ros2(robot: str, count: str, tmp_
     for one in episodes:
         assert not one["fault"], told
         assert one["ticks"] / (one["seconds"] + 1e-9) > 150  # 200 a second, on a machine that is shared
+
+
+def test_a_robot_on_another_vendors_dds_is_driven(tmp_path: Path) -> None:
+    config, out = load("panda"), tmp_path / "notes.json"
+    told = noted(out, [ros_python("jazzy"), "-m", "tests.dds_peer", str(out)])
+    peer, arm = told["peer"], config.command.topic
+    assert told["q"] == dds_peer.Q[:7] and told["gripper"] == 1.0  # whatever the order that they came in
+    assert all(shape == [128, 128, 3] and total == 192 * sum(range(256)) for shape, total in told["pictures"].values())
+    assert peer[arm] >= dds_peer.COMMANDS and peer["gripper"] == [0.02]
+    (first, speed), (last, rest) = peer["points"]
+    assert peer["joints"] == list(config.joints) and speed == [dds_peer.SPEED] * 7 and rest == [0.0] * 7
+    assert all(0.0 < end - begin < 0.001 for begin, end in zip(first, last, strict=True))
 
 
 # `python -m tests.ros_conductor faults OUT.json` tries all of them, which takes minutes: docs/robots.md has what came.
