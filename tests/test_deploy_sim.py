@@ -235,6 +235,31 @@ def test_broken_robot_ends_in_rest_and_a_named_reason(fault: str, reason: str, t
     assert outcome["fault"] and any(one in outcome["reason"] for one in reason.split("|")), outcome
 
 
+def test_an_arm_that_was_stopped_for_a_moment_goes_on_at_once() -> None:
+    from vla.control.process import ControlProcess, ControlSettings
+    from vla.robots.deploy import Deployment, patience_of
+    from vla.robots.driver import make_driver
+
+    config = load("panda")
+    process = SimProcess(config, Episode("tidy_desk", 3))
+    try:
+        settings = ControlSettings(patience=patience_of(config, 32.0))
+        control = ControlProcess(config.arm, partial(make_driver, process.make_robot()), settings)
+        begun = time.monotonic()
+
+        def breaks() -> bool:
+            process.break_("no scene" if 2.0 < time.monotonic() - begun < 3.0 else "")
+            return False
+
+        # So slow that the next look is due only after 4 actions of 2 s.
+        run = Deployment(config, process.robot(), control, Pusher(0.02), "", 0.05, 6.0, breaks, lambda _: None)
+        begun = time.monotonic()
+        outcome = run.run()
+    finally:
+        process.close()
+    assert outcome.decisions >= 2 and outcome.counts["stale_images"] and not outcome.fault, outcome
+
+
 class Pusher(Actor):
     """Wants to go on and on in one direction; 0 m a second wants to stay where it is."""
 

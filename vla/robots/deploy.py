@@ -30,6 +30,7 @@ from vla.robots.state import Kinematics, observe
 STILL = 0.02  # rad/s, below which a measured joint counts as at rest
 _MOVED_RAD, _MOVED_GRIPPER, _MOVED_M = 0.03, 0.1, 0.02  # by which joints, the gripper's opening, the tool have moved
 _POLL_S = 0.01
+_HEED_S = 0.2  # in which a chunk is heeded, if it ever is
 _HUNG_S = 1.0  # without a tick, the control process counts as hung
 _USUAL = (Reason.NO_CHUNK, Reason.CHUNK_ENDED, Reason.STALE_CHUNK)  # rests that the next chunk ends
 
@@ -182,9 +183,13 @@ class Deployment:
         self._wait(begun + runner.execute * self._step)
 
     def _wait(self, until: float) -> None:
-        step = time.monotonic() + self._step
+        """Until it is time to look again, or the arm rests for want of a chunk: it was stopped for a moment."""
+        begun = time.monotonic()
+        step = begun + self._step
         while not self._ended.is_set() and time.monotonic() < until:
             self._thinks_since = time.monotonic()
+            if self._thinks_since > begun + _HEED_S and self._control.status().resting in _USUAL:
+                return
             if self._history.looks_back and time.monotonic() >= step:
                 step += self._step
                 seen = self._look()
