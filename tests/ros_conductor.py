@@ -200,6 +200,7 @@ def try_fault(conductor: Conductor, fault: str, out: Path, speed: float = 0.5) -
         deploy.kill()
         raise
     time.sleep(0.3)
+    early = deploy.poll() is not None
     at = time.monotonic()
     if fault in ("Ctrl-C", "SIGTERM", "kill -9 of the policy"):
         deploy.send_signal({"C": signal.SIGINT, "M": signal.SIGTERM}.get(fault[-1], signal.SIGKILL))
@@ -224,6 +225,7 @@ def try_fault(conductor: Conductor, fault: str, out: Path, speed: float = 0.5) -
     report = json.loads((folder / "deploy.json").read_text()) if (folder / "deploy.json").exists() else {}
     return {
         "fault": fault,
+        "ended_before": early,
         "exit": code,
         "reason": report.get("reason", told.strip().splitlines()[-1] if told.strip() else ""),
         "seconds": report.get("seconds"),
