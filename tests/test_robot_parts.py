@@ -70,6 +70,12 @@ def test_late_pictures_are_old_ones() -> None:
     assert inbox.problem() == "/scene/image_raw has come to be 1.2 s late"
 
 
+def test_messages_that_catch_up_are_no_jump() -> None:
+    whole = [(NAMES, [*Q, 0.0], 1.0 + number, 101.0 + number + late) for number, late in enumerate((0, 0.4, 0.8, 0))]
+    assert not reported(*whole).problem()
+    assert "jumped by +0.70 s" in reported(*whole, (NAMES, [*Q, 0.0], 5.0, 104.3)).problem()
+
+
 def test_late_messages_are_no_jump() -> None:
     inbox = reported((NAMES, [*Q, 0.0], 1.0, 101.0), (NAMES, [*Q, 0.0], 1.1, 101.4))
     assert not inbox.problem()

@@ -37,11 +37,11 @@ class _Stamps:
             return False
         offset = received - stamp
         before, self.offset, self.stamp = self.offset, offset, stamp
+        later, sooner = offset - before, self.shortest - offset
         self.shortest = min(self.shortest, offset)
-        later = offset - before
         if CLOCK_JUMP_S < later < _LATE_S:
             self.wrong = f"{self.what} has come to be {later:.1f} s late"
-        elif abs(later) > CLOCK_JUMP_S:  # never true of the first: nan
+        elif later > CLOCK_JUMP_S or CLOCK_JUMP_S < sooner < math.inf:  # messages that catch up are no sooner than any
             self.wrong = f"the clock of {self.what} jumped by {-later:+.2f} s"
         return True
 
