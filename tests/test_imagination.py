@@ -32,6 +32,7 @@ from vla.nn.latent import Autoencoder
 from vla.nn.latent_folder import PictureLatents
 from vla.recipe import DataConfig
 from vla.registry import EnvRef
+from vla.train.imagine import Imagining
 from vla.train.trainer import train
 
 ENV = "tests.test_imagination:ForeseeingDot"
@@ -284,6 +285,23 @@ def test_what_cannot_be_imagined(trained: Path, change: dict[str, Any], message:
 
 def test_accents_are_no_third_language() -> None:
     assert checked(["put the café's pen away", "收好", "收好 the pen"])
+
+
+def test_latents_of_the_batches_are_the_autoencoders(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.train.pictures._HELD_OUT", 8)
+    base = tidy_desk_imagination.recipe()
+    config = replace(TINY, autoencoder=str(trained.parent / "autoencoder"), latent=AutoencoderConfig())
+    recipe = replace(base, env=ENV, policy_config=config, data=DataConfig("data", stills=16))
+    objective = Imagining(recipe, trained.parent / "data", torch.device("cpu"), 0, 1)
+    objective.prepare()
+    rows = np.array([5, 0])
+    batch, frames = objective.batch(objective.scenes, rows, np.random.default_rng(0)), objective.scenes.frames
+    for at, name in enumerate(("present", "goal")):
+        latents = objective.autoencoder.encode(np.stack([frames[row, at] for row in rows]))
+        torch.testing.assert_close(batch[name].float(), latents, atol=2e-3, rtol=2e-3)
+    assert all(
+        one in texts for one, texts in zip(batch["texts"], (objective.scenes.texts[r] for r in rows), strict=True)
+    )
 
 
 def test_an_autoencoder_of_other_pictures_is_refused(trained: Path, tmp_path: Path) -> None:

@@ -102,6 +102,6 @@ def gather(frames: np.ndarray, rows: np.ndarray) -> Any:
             start = frames.offset + int(row) * size
             aligned = start - start % mmap.PAGESIZE
             frames._mmap.madvise(mmap.MADV_WILLNEED, aligned, start + size - aligned)  # type: ignore[attr-defined]
-    out = torch.empty((len(rows), *frames.shape[1:]), dtype=torch.uint8)
-    np.take(frames, rows, axis=0, out=out.numpy(), mode="clip")  # rows are in range; clip spares numpy a copy
-    return out
+    out = np.empty((len(rows), *frames.shape[1:]), frames.dtype)
+    np.take(frames, rows, axis=0, out=out, mode="clip")  # rows are in range; clip spares numpy a copy
+    return torch.from_numpy(out)
