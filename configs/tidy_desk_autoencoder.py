@@ -10,7 +10,7 @@ def recipe() -> Recipe:
     vla train tidy_desk_autoencoder
 
     It renders its own scenes into data/tidy_desk_autoencoder, in some three minutes, and trained for 60 on cores that
-    were shared with much else (AMD EPYC; some 25 on a quiet one). On 256 held-out pictures it comes to 30.1 dB (29.9 to
+    were shared with much else (AMD EPYC). On 256 held-out pictures it comes to 30.1 dB (29.9 to
     30.3), and to 22.7 on edges and small things: two thin pens side by side become one blur, and some change their
     colour; docs/lab_notebook.md has the rest.
     """
