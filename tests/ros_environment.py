@@ -104,7 +104,11 @@ def rosbridge() -> tuple[list[str], dict[str, str]]:
     choice = here / "librmw_implementation.so"
     if not choice.exists():
         choice.symlink_to(here / "librmw_fastrtps_cpp.so")
-    library = Path(sysconfig.get_config_var("LIBDIR")) / sysconfig.get_config_var("LDLIBRARY")
+    version = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so*"
+    folders = (Path(sysconfig.get_config_var("LIBDIR")), Path(sys.base_prefix) / "lib")
+    library = next((file for there in folders for file in sorted(there.glob(version))), None)
+    if library is None:
+        raise RuntimeError(f"no {version} in {' or '.join(map(str, folders))}: this Python was built without one")
     env = {**os.environ, "ROS_DISTRO": "jazzy", "LD_PRELOAD": str(library)}
     return [str(folder / "rosbridge_server_rs_jazzy"), "--bind", "127.0.0.1:9090", "--no-rosapi"], env
 

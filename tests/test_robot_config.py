@@ -163,6 +163,11 @@ MISTAKES = {
         "resize: [256, 256]",
         "cameras.scene.resize: must be from 1 x 1 to the picture's 128 x 128",
     ),
+    "too little patience": (
+        "    max_age_s: 0.1",
+        "    max_age_s: 0.04",
+        "cameras.scene: pictures come 0.03 s apart, and 'max_age_s' is 0.04: too little",
+    ),
     "a range upside down": (
         "position_low: [-2.8973",
         "position_low: [2.9",

@@ -368,6 +368,9 @@ def _check_parts(config: RobotConfig, lines: Lines) -> None:
             raise lines.error(f"cameras.{name}.quaternion", "must have length 1 (w x y z)")
         if camera.rate_hz <= 0:
             raise lines.error(f"cameras.{name}.rate_hz", f"must be more than 0, and is {camera.rate_hz}")
+        if camera.max_age_s * camera.rate_hz < 1.5:
+            told = f"pictures come {1 / camera.rate_hz:.2f} s apart, and 'max_age_s' is {camera.max_age_s}: too little"
+            raise lines.error(f"cameras.{name}", told)
     gripper = config.gripper
     if gripper and gripper.closed == gripper.open:
         raise lines.error("gripper", f"'closed' and 'open' are both {gripper.open}")

@@ -115,7 +115,7 @@ class RosRobot(TopicRobot):
             node.subscribe(image, camera.topic, partial(take, name), depth=1)
         for topic, adapter in self._spoken.items():
             self._publishers[topic] = node.publisher(COMMAND_KINDS[adapter], topic)
-        # One that watches publishes nothing, and yet sees who listens where the graph is open to all: see ``Node``.
+        # One that watches publishes little, and yet sees who listens where the graph is open to all: see ``Node``.
         self._listeners = Listeners(config.command_topics, node.listeners, node.unfit)
         node.start()
 
