@@ -18,10 +18,10 @@ def recipe() -> Recipe:
         policy_config=ImaginationConfig(),
         data=DataConfig("data/tidy_desk_imagination", stills=8_192),
         optim=OptimConfig(
-            steps=3000,
+            steps=2400,
             batch_size=32,
             lr=1e-3,
-            decay=0.5,
+            decay=0.375,
             warmup_steps=100,
             ema_decay=0.999,
             log_every=20,
