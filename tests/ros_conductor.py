@@ -202,10 +202,13 @@ def try_fault(conductor: Conductor, fault: str, out: Path, speed: float = 0.5) -
     time.sleep(0.3)
     early = deploy.poll() is not None
     at = time.monotonic()
-    if fault in ("Ctrl-C", "SIGTERM", "kill -9 of the policy"):
+    if early:
+        pass  # a starved machine broke it first: ``tests.ros_trial.rests`` tries again
+    elif fault in ("Ctrl-C", "SIGTERM", "kill -9 of the policy"):
         deploy.send_signal({"C": signal.SIGINT, "M": signal.SIGTERM}.get(fault[-1], signal.SIGKILL))
     elif fault == "kill -9 of the control process":
-        os.kill(child_of(deploy.pid, b"vla.control.process"), signal.SIGKILL)
+        with contextlib.suppress(LookupError):  # it may have ended just now
+            os.kill(child_of(deploy.pid, b"vla.control.process"), signal.SIGKILL)
     elif fault == "kill -9 of the robot's node":
         assert conductor.robot is not None
         conductor.robot.kill()
