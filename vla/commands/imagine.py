@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from vla.nn.imagination_folder import Imaginer
 
 EPILOG = """\
-examples:
-  vla imagine "show me the desk after the pens are put away" --env tidy_desk --seed 7
-  vla imagine "把红笔放进笔盘" --seed 7 --samples 4        four ways in which it could come out
-  vla imagine "tidy the desk" --image desk.png             a picture of your own, of the model's camera
-  vla imagine --measure                                    what it is worth on scenes that no training saw
+examples, where RUN is runs/tidy_desk_imagination:
+  vla imagine "show me the desk after the pens are put away" --env tidy_desk --seed 7 --model RUN
+  vla imagine "把红笔放进笔盘" --seed 7 --samples 4 --model RUN     four ways in which it could come out
+  vla imagine "tidy the desk" --image desk.png --model RUN          a picture of your own, of the model's camera
+  vla imagine --measure --model RUN                 what it is worth on scenes that no training saw
 
 The picture --out shows the scene as it is and as it is imagined. More --guidance follows the words more closely, and
-more --steps take longer.
+more --steps take longer. No model ships yet: train one with vla train tidy_desk_autoencoder and then vla train
+tidy_desk_imagination.
 """
 
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--env-option", action="append", metavar="NAME=VALUE", help="for the env; may be repeated")
     add("--image", type=Path, metavar="FILE", help="imagine from a picture, in place of an env's scene")
     add("--resize", action="store_true", help="fit a picture of another size")
-    add("--model", metavar="NAME", help="a run of tidy_desk_imagination, or what ships (tidy_desk_imagination)")
+    add("--model", metavar="NAME", help="a run's folder, or the name of one that ships (tidy_desk_imagination)")
     add("--samples", type=int, default=1, metavar="N", help="so many pictures, each from other noise (1)")
     add("--steps", type=int, metavar="N", help="of the sampler (8)")
     add("--guidance", type=float, metavar="G", help="how closely the words are followed (1.5; 1: none)")
