@@ -14,7 +14,7 @@ def recipe() -> Recipe:
     It renders its own pairs of pictures into data/tidy_desk_imagination (some eight minutes on two shared cores) and
     trained for 45 (AMD EPYC), which is too short. On 200 held-out scenes what was asked for is gone from where it lay,
     and the scorer takes 68 % (61 to 74) for done, of real goals 98; but an agent that finds 98 % of the moved things in
-    real goals finds 30 (27 to 34) in imagined ones: most are there in another colour. docs/lab_notebook.md has the rest.
+    real goals finds 30 (27 to 34) in imagined ones: most are there in another colour (docs/lab_notebook.md).
     """
     return Recipe(
         name="tidy_desk_imagination",

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from vla.nn.imagination_folder import Imaginer
 
 EPILOG = """\
-examples, where RUN is runs/tidy_desk_imagination:
+examples:
   vla imagine "show me the desk after the pens are put away" --env tidy_desk --seed 7 --model RUN
   vla imagine "把红笔放进笔盘" --seed 7 --samples 4 --model RUN     four ways in which it could come out
   vla imagine "tidy the desk" --image desk.png --model RUN          a picture of your own, of the model's camera
   vla imagine --measure --model RUN                 what it is worth on scenes that no training saw
 
 The picture --out shows the scene as it is and as it is imagined. More --guidance follows the words more closely, and
-more --steps take longer. No model ships yet: train one with vla train tidy_desk_autoencoder and then vla train
-tidy_desk_imagination.
+more --steps take longer. No model ships yet: RUN is runs/tidy_desk_imagination, which vla train tidy_desk_autoencoder and
+then vla train tidy_desk_imagination make.
 """
 
 
