@@ -19,8 +19,8 @@ examples:
   vla imagine --measure --model RUN                 what it is worth on scenes that no training saw
 
 The picture --out shows the scene as it is and as it is imagined. More --guidance follows the words more closely, and
-more --steps take longer. No model ships yet: RUN is runs/tidy_desk_imagination, which vla train tidy_desk_autoencoder and
-then vla train tidy_desk_imagination make.
+more --steps take longer. No model ships yet: RUN is runs/tidy_desk_imagination, made by vla train
+tidy_desk_autoencoder and then vla train tidy_desk_imagination.
 """
 
 
