@@ -164,7 +164,7 @@ class Agent(Actor):
         encoded = self._one(observation) | {"instruction": [question]}
         (text,) = trunk.answer(encoded)
         named = things_in(text) or [question]
-        found = {camera: at.tolist() for camera, at in self.point(observation, named).items()}
+        found = {camera: at.tolist() for camera, at in trunk.points({**encoded, "instruction": named}).items()}
         places = [{camera: at[row] for camera, at in found.items()} for row in range(len(named))]
         return Told(text, list(zip(named, places, strict=True)))
 

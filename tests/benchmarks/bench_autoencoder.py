@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_autoencoder [--rounds 12]
 
-Both are diffusers' AutoencoderKL with as many weights (within 2 %), forward and backward over 8 pictures of 128x128
-pixels. Rounds go through both in turns; medians are told, and the ratio of each round's two.
+The second is diffusers' AutoencoderKL, the first ours, with as many weights (within 2 %), forward and backward over 8
+pictures of 128x128 pixels. Rounds go through both in turns; medians are told, and the ratio of each round's two.
 """
 
 from __future__ import annotations

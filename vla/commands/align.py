@@ -100,24 +100,24 @@ def table(found: dict[str, Any]) -> str:
     lines = [f"{'retrieval among ' + str(found['scenes']) + ' scenes':<44}  at 1                 at 5"]
     for name, one in found["retrieval"].items():
         if name != "wrong_word_noticed":
-            lines.append(
-                f"  {name.replace('_', ' '):<42}  {_rate(one['recall_at_1']):<19}  {_rate(one['recall_at_5'])}"
-            )
+            first, fifth = in_percent(one["recall_at_1"]), in_percent(one["recall_at_5"])
+            lines.append(f"  {name.replace('_', ' '):<42}  {first:<19}  {fifth}")
     lines.append("the right caption above one with another")
-    lines += [f"  {kind:<42}  {_rate(one)}" for kind, one in found["retrieval"]["wrong_word_noticed"].items()]
+    lines += [f"  {kind:<42}  {in_percent(one)}" for kind, one in found["retrieval"]["wrong_word_noticed"].items()]
     lines.append(f"success from the last picture, ROC AUC against ({found['episodes']} episodes)")
     lines += [f"  {name.replace('_', ' '):<42}  {_interval(one, 'auc')}" for name, one in found["success_auc"].items()]
     lines.append(f"taken for done (the best threshold here is {found['threshold']:.3f})")
-    lines += [f"  {name.replace('_', ' '):<42}  {_rate(one)}" for name, one in found["at_threshold"].items()]
+    lines += [f"  {name.replace('_', ' '):<42}  {in_percent(one)}" for name, one in found["at_threshold"].items()]
     lines.append("progress, rank correlation with time")
     rows = found["progress_rank_correlation"].items()
     lines += [f"  {name.replace('_', ' '):<42}  {_interval(one, 'mean')}" for name, one in rows]
     fell = found["falls_when_taken_out"]
-    lines.append(f"  {'falls when it is taken out again':<42}  {_rate(fell)}, by {fell['mean_fall']:.2f}")
+    lines.append(f"  {'falls when it is taken out again':<42}  {in_percent(fell)}, by {fell['mean_fall']:.2f}")
     return "\n".join(lines)
 
 
-def _rate(one: dict[str, Any]) -> str:
+def in_percent(one: dict[str, Any]) -> str:
+    """A rate with its interval, for reading."""
     return f"{one['rate']:.1%} ({one['low'] * 100:.0f} to {one['high'] * 100:.0f})"
 
 

@@ -39,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="of the sampler (8)")
     add("--guidance", type=float, metavar="G", help="how closely the words are followed (1.5; 1: none)")
     add("--sampler", choices=["ddim", "dpm_solver++"], help="how noise becomes a picture (dpm_solver++)")
-    add("--out", type=Path, metavar="FILE", default=Path("runs/imagine.png"), help="the picture (runs/imagine.png)")
+    add(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="the picture (runs/imagine.png), or the folder of measures (runs/imagination)",
+    )
     add("--measure", action="store_true", help="measure on held-out scenes in place of imagining one")
     add("--scenes", type=int, metavar="N", help="with --measure: how many (200)")
 
@@ -70,12 +75,13 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     now = _seen(args, imaginer)
     pictures = np.repeat(now[None], args.samples, axis=0)
     made = imaginer.imagine(pictures, [args.text] * args.samples, args.seed or 0, **_how(args))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    out = args.out or Path("runs/imagine.png")
+    out.parent.mkdir(parents=True, exist_ok=True)
     titles = ["now", *(f"imagined {i + 1}" if args.samples > 1 else "imagined" for i in range(args.samples))]
-    write_atomically(args.out, sheet([([now, *made], [args.text])], titles))
-    bare = args.out.with_name(f"{args.out.stem}_goal.png")
+    write_atomically(out, sheet([([now, *made], [args.text])], titles))
+    bare = out.with_name(f"{out.stem}_goal.png")
     write_atomically(bare, png(made[0]))
-    print(f"picture: {args.out}; the imagined one alone, as the camera would see it: {bare}")
+    print(f"picture: {out}; the imagined one alone, as the camera would see it: {bare}")
     return 0
 
 
@@ -126,7 +132,7 @@ def _measure(args: argparse.Namespace) -> int:
 
     model, scenes = args.model or SHIPPED, 200 if args.scenes is None else args.scenes
     imaginer = load(model)
-    out = Path("runs/imagination") if args.out == Path("runs/imagine.png") else args.out
+    out = args.out or Path("runs/imagination")
     require_room(out)
     from_file("env", imaginer.env, f"the model {model}")
     with EnvRef(imaginer.env).opened() as env, Progress() as bar:
@@ -143,6 +149,8 @@ def _measure(args: argparse.Namespace) -> int:
 
 def table(found: dict[str, Any]) -> str:
     """The measures for reading, with 95 % intervals."""
+    from vla.commands.align import in_percent
+
     lines = [f"{found['scenes']} scenes, seed {found['seed']}"]
     for title, means in (
         ("decibels over all pixels", found["psnr_db"]),
@@ -162,5 +170,5 @@ def table(found: dict[str, Any]) -> str:
     ):
         lines.append(title)
         for name, one in rates.items():
-            lines.append(f"  {name:<12}  {one['rate']:.1%} ({one['low'] * 100:.0f} to {one['high'] * 100:.0f})")
+            lines.append(f"  {name:<12}  {in_percent(one)}")
     return "\n".join(lines)

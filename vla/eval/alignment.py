@@ -12,7 +12,7 @@ import numpy as np
 
 from vla.contracts import VlaError, episode_seed
 from vla.contracts.captions import DIFFERENCES
-from vla.eval.statistics import rate_of
+from vla.eval.statistics import mean_of, rate_of
 from vla.nn.clip_folder import Scorer
 
 NEAR_MISSES = ("beside", "elsewhere", "held")
@@ -132,7 +132,7 @@ def outcomes(scorer: Scorer, env: Any, count: int, seed: int, on_part: Callable[
         },
         "success_auc": success,
         "success_mean": {name: float(np.mean(values)) for name, values in pictures.items() if values},
-        "progress_rank_correlation": {name: _mean(values, seed) for name, values in along.items() if values},
+        "progress_rank_correlation": {name: mean_of(values, seed) for name, values in along.items() if values},
         "falls_when_taken_out": rate_of([one > 0 for one in fell]).to_dict() | {"mean_fall": float(np.mean(fell))},
     }
 
@@ -180,10 +180,3 @@ def _rank_correlation(values: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
     return 0.0 if np.ptp(values) == 0 else float(spearmanr(values, np.arange(len(values))).statistic)
-
-
-def _mean(values: list[float], seed: int) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
-    drawn = [rng.choice(values, len(values)).mean() for _ in range(_RESAMPLES)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high), "n": len(values)}

@@ -19,16 +19,14 @@ from vla.agent import Agent
 from vla.contracts import Observation, VlaError, episode_seed
 from vla.contracts.abilities import Refers
 from vla.data.goal_pictures import require_goals
-from vla.eval.statistics import rate_of
+from vla.eval.statistics import mean_of, rate_of
 from vla.nn.clip_folder import Scorer
 from vla.nn.imagination_folder import Imaginer
-from vla.nn.latent import psnr_db
+from vla.nn.latent import changed, psnr_db
 from vla.nn.vision import as_input
 
-_MOVED = 0.1  # of a colour's range, from which on a pixel belongs to what changes
 _NEAR = 0.125  # halves of an image within which something is found; what goes farther was moved
 _BOX = 8  # pixels to each side of a thing's middle
-_RESAMPLES = 500
 _WORST = 8  # scenes that are shown
 
 
@@ -109,24 +107,26 @@ def measure(
     best = imaginer.latents.decode(imaginer.latents.encode(goal))
     seen = {"imagined": made, "real": goal, "present": now, "autoencoded": best}
 
-    moved = _changed(now, goal)
-    changed = {name: _psnr(images, goal, moved) for name, images in seen.items()}
-    found: dict[str, Any] = {"scenes": count, "seed": seed, "changed_psnr_db": {}, "frechet": {}, "done": {}}
-    found["changed_psnr_db"] = {name: _mean(values, seed) for name, values in changed.items() if name != "real"}
+    moved = changed(*(as_input(torch.from_numpy(one)) for one in (now, goal)))
+    moving = {name: _psnr(images, goal, moved) for name, images in seen.items()}
+    found: dict[str, Any] = {"scenes": count, "seed": seed}
+    found["changed_psnr_db"] = {name: mean_of(values, seed) for name, values in moving.items() if name != "real"}
     boxes = _boxes(scenes, imaginer.pixels)
-    found["item_psnr_db"] = {name: _mean(_psnr(seen[name], goal, boxes), seed) for name in ("imagined", "autoencoded")}
-    found["psnr_db"] = {name: _mean(_psnr(seen[name], goal), seed) for name in ("imagined", "autoencoded", "present")}
+    found["item_psnr_db"] = {
+        name: mean_of(_psnr(seen[name], goal, boxes), seed) for name in ("imagined", "autoencoded")
+    }
+    found["psnr_db"] = {name: mean_of(_psnr(seen[name], goal), seed) for name in ("imagined", "autoencoded", "present")}
     embedded = {name: scorer.embed(images) for name, images in seen.items()}
     elsewhere = scorer.embed(np.stack([one.goal.images[camera] for one in others])).double().numpy()
     found["frechet"] = {name: frechet(one.double().numpy(), elsewhere) for name, one in embedded.items()}
     asked = {name: scorer.success(one, texts).numpy() for name, one in embedded.items()}
     found["done"] = {name: rate_of((one >= scorer.threshold).tolist()).to_dict() for name, one in asked.items()}
     found["pointed"] = _pointed(pointer, scenes, seen, camera, on_part)
-    worst = np.argsort(np.nan_to_num(changed["imagined"] - changed["autoencoded"], nan=np.inf))[:_WORST]
+    worst = np.argsort(np.nan_to_num(moving["imagined"] - moving["autoencoded"], nan=np.inf))[:_WORST]
     rows = [
         (
             [now[i], made[i], goal[i]],
-            [texts[i], f"{changed['imagined'][i]:.1f} dB where it changes, done {asked['imagined'][i]:.0%}"],
+            [texts[i], f"{moving['imagined'][i]:.1f} dB where it changes, done {asked['imagined'][i]:.0%}"],
         )
         for i in worst
     ]
@@ -136,12 +136,6 @@ def measure(
 def _psnr(images: np.ndarray, goal: np.ndarray, where: torch.Tensor | None = None) -> np.ndarray:
     """See ``vla.nn.latent.psnr_db``, (N,)."""
     return psnr_db(as_input(torch.from_numpy(images)), as_input(torch.from_numpy(goal)), where).numpy()
-
-
-def _changed(now: np.ndarray, goal: np.ndarray) -> torch.Tensor:
-    """Which pixels the goal changes, bool (N, 1, H, W)."""
-    first, then = (as_input(torch.from_numpy(one)) for one in (now, goal))
-    return (first - then).abs().mean(dim=1, keepdim=True) / 2.0 > _MOVED
 
 
 def _boxes(scenes: Sequence[Scene], pixels: tuple[int, int]) -> torch.Tensor:
@@ -185,12 +179,3 @@ def frechet(one: np.ndarray, other: np.ndarray) -> float:
     root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
     shared = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(min=0.0)).sum()
     return float(apart @ apart + np.trace(first) + np.trace(second) - 2.0 * shared)
-
-
-def _mean(values: np.ndarray, seed: int) -> dict[str, float]:
-    rng, kept = np.random.default_rng(seed), values[~np.isnan(values)]
-    if not len(kept):
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
-    drawn = [rng.choice(kept, len(kept)).mean() for _ in range(_RESAMPLES)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"mean": float(kept.mean()), "low": float(low), "high": float(high), "n": len(kept)}

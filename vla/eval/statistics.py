@@ -8,6 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,22 @@ def retained_share(base: Sequence[bool], others: Sequence[Sequence[bool]], resam
     low, high = np.quantile(shares, (0.025, 0.975))
     rate, low, high = (min(1.0, float(share)) for share in (rest.mean() / first.mean(), low, high))
     return Rate(rate, low, high, len(first))
+
+
+def mean_of(values: Sequence[float] | np.ndarray, seed: int, resamples: int = 500) -> dict[str, float]:
+    """The mean as JSON, with the percentile bootstrap's interval: ``mean``, ``low``, ``high``, ``n``. NaN is left out.
+
+    All but ``n`` are NaN where nothing is left.
+    """
+    import numpy as np
+
+    kept = np.asarray(values)
+    kept = kept[~np.isnan(kept)]
+    if not len(kept):
+        return {"mean": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    rng = np.random.default_rng(seed)
+    low, high = np.quantile([rng.choice(kept, len(kept)).mean() for _ in range(resamples)], (0.025, 0.975))
+    return {"mean": float(kept.mean()), "low": float(low), "high": float(high), "n": len(kept)}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

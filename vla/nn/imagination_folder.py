@@ -17,6 +17,7 @@ from vla.nn.imagination import SAMPLERS, Imagination
 from vla.nn.latent import FACTOR
 from vla.nn.latent_folder import PictureLatents
 from vla.nn.model_folder import PictureModel, find
+from vla.nn.vision import as_pictures
 
 SHIPPED = "tidy_desk_imagination"
 STEPS, GUIDANCE, SAMPLER = 8, 1.5, "dpm_solver++"
@@ -66,7 +67,7 @@ class Imaginer(PictureModel[Imagination, ImaginationConfig]):
             noise = _noise(first, len(seen), self.model.shape, seed).to(seen)
             asked = texts[first : first + len(seen)]
             found.append(self.model.show(seen, asked, noise, steps, guidance, sampler))
-        return ((torch.cat(found) + 1.0) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
+        return as_pictures(torch.cat(found))
 
     def card(self) -> str:
         """What this model is, for people."""

@@ -23,7 +23,6 @@ from vla.nn.config import LanguageModelTrunkConfig, TrunkConfig
 from vla.nn.context import Context
 from vla.nn.language_model import LanguageModel, load_language_model
 from vla.nn.projector import Projector
-from vla.nn.resampler import peaks
 from vla.nn.transformer import fourier
 
 _FIRST, _LAST = 0x3000, 0xA000  # Chinese characters with their signs, and kana: tokens of their own
@@ -344,9 +343,3 @@ class LanguageModelTrunk(CompactTrunk):
             if all(done):
                 break
         return [self.reader.text(one) for one in said]
-
-    @torch.no_grad()
-    def points(self, batch: dict) -> dict[str, Tensor]:
-        """See ``vla.nn.context.Speaks``: where the first slot looks last."""
-        last = self.perceive(batch).pointing[-1]
-        return {name: peaks(logits[:, :1])[:, 0] for name, logits in zip(self.cameras, last, strict=True)}

@@ -20,6 +20,7 @@ _AROUND = 9  # pixels a side, of what surrounds a pixel
 _GROUPS = 8  # of the group norms
 _SMALLEST = 1e-3  # standard deviation that latents are scaled by
 _SPAN = 2.0  # of a colour in [-1, 1]
+_MOVED = 0.1  # of that span
 
 
 class Autoencoder(nn.Module):
@@ -71,6 +72,11 @@ def detail(images: Tensor) -> Tensor:
     """How much each pixel differs from the mean of what surrounds it, over its colours: (B, 1, H, W), 0 to 2."""
     around = F.avg_pool2d(images, _AROUND, stride=1, padding=_AROUND // 2, count_include_pad=False)
     return (images - around).abs().mean(dim=1, keepdim=True)
+
+
+def changed(images: Tensor, others: Tensor) -> Tensor:
+    """Which pixels differ by more than ``_MOVED``, over their colours: bool (B, 1, H, W)."""
+    return (images - others).abs().mean(dim=1, keepdim=True) / _SPAN > _MOVED
 
 
 def psnr_db(images: Tensor, others: Tensor, where: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from vla.contracts import VlaError
 from vla.nn.config import AutoencoderConfig
 from vla.nn.latent import FACTOR, Autoencoder
 from vla.nn.model_folder import PictureModel, find
+from vla.nn.vision import as_pictures
 
 _BATCH = 32  # pictures that are looked at at once
 
@@ -34,7 +35,7 @@ class PictureLatents(PictureModel[Autoencoder, AutoencoderConfig]):
         if latents.shape[1:] != shape:
             raise VlaError(f"{self.name} has latents of the shape {list(shape)}, and not {list(latents.shape[1:])}")
         parts = [self.model.decode(part) for part in latents.split(_BATCH)]
-        return ((torch.cat(parts) + 1.0) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
+        return as_pictures(torch.cat(parts))
 
     def card(self) -> str:
         """What this autoencoder is, for people."""

@@ -6,6 +6,7 @@ import difflib
 import re
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -128,6 +129,11 @@ class Glimpse(nn.Module):
 def as_input(images: Tensor) -> Tensor:
     """uint8 (…, H, W, 3) as networks see it: float (…, 3, H, W), -1 to 1."""
     return images.movedim(-1, -3).float() / 127.5 - 1.0
+
+
+def as_pictures(images: Tensor) -> np.ndarray:
+    """What ``as_input`` came from: float (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3)."""
+    return ((images + 1.0) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
 
 
 def cell_centres(rows: int, columns: int = 0) -> Tensor:

@@ -25,7 +25,7 @@ from vla.nn.clip import SmallClip
 from vla.nn.config import ImaginationConfig
 from vla.nn.imagination import Imagination
 from vla.nn.imagination_folder import GUIDANCE, SAMPLER, STEPS, Imaginer
-from vla.nn.latent import psnr_db
+from vla.nn.latent import changed, psnr_db
 from vla.nn.vision import as_input
 from vla.recipe import Recipe
 from vla.registry import EnvRef
@@ -34,7 +34,6 @@ from vla.train.objectives import Batch, Losses
 from vla.train.pictures import PictureObjective
 
 _PART = 256  # pictures that are taken to latents between two moves of the progress bar
-_MOVED = 0.1  # of a colour's range, from which on a pixel belongs to what changes
 
 
 class Imagining(PictureObjective[GoalPictures]):
@@ -129,7 +128,7 @@ class Imagining(PictureObjective[GoalPictures]):
                 noise = torch.randn((len(rows), *model.shape), generator=torch.Generator().manual_seed(start)).to(now)
                 made = model.show(now, batch["texts"], noise, STEPS, GUIDANCE, SAMPLER)
                 best = model.autoencoder.decode(batch["goal"].float().to(self.device))
-                moved = ((now - then).abs().mean(dim=1, keepdim=True) / 2.0) > _MOVED
+                moved = changed(now, then)
                 scores = [psnr_db(made, then)]
                 scores += [psnr_db(one, then, moved) for one in (made, now, best)]
                 found.append(scores)
